@@ -1,0 +1,62 @@
+# Set-up and checks. `make demo` and `make test` do everything on a fresh machine.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+APP := .venv
+TRITON := .venv-triton
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+
+.PHONY: help env demo up test check lint types imports locks clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.tools/bin/uv:
+	@echo "» uv is not on the PATH: getting it by pip into .tools"
+	python3 -m venv .tools
+	.tools/bin/python -m pip install --quiet uv
+
+$(APP)/.done: locks/app.txt pyproject.toml | $(filter .tools/bin/uv,$(UV))
+	@echo "» the application's environment ($(APP))"
+	$(UV) venv --quiet --allow-existing --no-project --python '>=3.11' $(APP)
+	$(UV) pip sync --quiet --python $(APP)/bin/python --require-hashes locks/app.txt
+	$(UV) pip install --quiet --python $(APP)/bin/python --no-deps --editable .
+	@touch $@
+
+$(TRITON)/.done: locks/triton.txt | $(filter .tools/bin/uv,$(UV))
+	@echo "» Triton's environment ($(TRITON))"
+	$(UV) venv --quiet --allow-existing --no-project --python '>=3.11,<3.13' $(TRITON)
+	$(UV) pip sync --quiet --python $(TRITON)/bin/python --require-hashes locks/triton.txt
+	@touch $@
+
+env: $(APP)/.done $(TRITON)/.done ## both environments, from the lock files
+
+demo: env ## calm traffic, an incident, and the report: what it cost, whose it was, why it changed
+	$(APP)/bin/meter demo
+
+up: env ## the whole stack on this machine, until Ctrl-C
+	$(APP)/bin/meter up
+
+test: env check ## every check and every test, with the real processes
+	$(APP)/bin/pytest
+
+check: lint types imports ## ruff, mypy --strict, import-linter
+
+lint: $(APP)/.done ## ruff
+	$(APP)/bin/ruff check .
+	$(APP)/bin/ruff format --check .
+
+types: $(APP)/.done ## mypy --strict
+	$(APP)/bin/mypy
+
+imports: $(APP)/.done ## who may import whom
+	$(APP)/bin/lint-imports
+
+locks: | $(filter .tools/bin/uv,$(UV)) ## resolve both environments anew
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --extra embedded --group dev --output-file locks/app.txt pyproject.toml
+	$(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_35 --generate-hashes \
+	  --no-emit-index-url --excludes locks/triton.excludes --output-file locks/triton.txt locks/triton.in
+
+clean: ## environments and everything made
+	rm -rf $(APP) $(TRITON) .tools build .meter

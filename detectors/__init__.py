@@ -1,0 +1,1 @@
+"""River models over closed windows, and the search for root causes."""

@@ -1,0 +1,149 @@
+"""The public contract downstream: priced lines, window rows, anomalies."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import Field, computed_field
+
+from metering.money import quotient
+from metering.usage import Frozen, IdentitySource, Name, NonNegative, Operation, Outcome
+
+Driver = Literal["volume", "input_length", "output_length", "gpu_time_per_token", "price"]
+DRIVERS: tuple[Driver, ...] = (
+    "volume",
+    "input_length",
+    "output_length",
+    "gpu_time_per_token",
+    "price",
+)
+
+
+class CostLine(Frozen):
+    """One request, priced; ``(source, sequence, position)`` identifies it for ever.
+
+    Costs are USD with 18 decimals; those of a batch sum to the batch's exactly. An ``unpriced``
+    line has no cost (``None``), never 0.
+    """
+
+    source: Name
+    sequence: NonNegative
+    position: NonNegative
+    time_ns: NonNegative
+    boot_id: str
+    request_id: str
+    retry_of: str | None
+    tenant: str
+    team: str
+    project: str
+    user: str
+    identity_source: IdentitySource
+    region: str
+    deployment: str
+    model: str
+    model_version: str
+    instance: str
+    accelerator: str
+    speedup: int
+    operation: Operation
+    status: Outcome
+    rows: int
+    batch_size: int
+    input_tokens: NonNegative
+    cached_input_tokens: NonNegative
+    output_tokens: NonNegative
+    reasoning_tokens: NonNegative
+    queue_ns: int | None
+    gpu_ns: NonNegative
+    input_gpu_ns: NonNegative
+    output_gpu_ns: NonNegative
+    apportionment_rule: str
+    pricing_status: Literal["priced", "unpriced"]
+    price_id: str
+    usd_per_gpu_hour: Decimal | None
+    cost_usd: Decimal | None
+    input_cost_usd: Decimal | None
+    output_cost_usd: Decimal | None
+
+
+class WindowRow(Frozen):
+    """Unit costs of one cohort (tenant × model) in one tumbling window of event time.
+
+    A row replaces every row of the same window and cohort with a lower ``counted_to``, the
+    offset in the usage topic up to which it has counted. ``final`` says that the watermark has
+    passed the window's end; a late event makes another final row. ``batch_size_sum`` is the sum
+    over the requests of the size of the batch that each was in. Unpriced requests are in every
+    count but in no cost.
+    """
+
+    window_start_ms: int
+    window_seconds: Annotated[int, Field(gt=0)]
+    tenant: str
+    model: str
+    final: bool
+    counted_to: int
+    requests: NonNegative
+    retries: NonNegative
+    unpriced_requests: NonNegative
+    batch_size_sum: NonNegative
+    input_tokens: NonNegative
+    cached_input_tokens: NonNegative
+    output_tokens: NonNegative
+    gpu_ns: NonNegative
+    input_gpu_ns: NonNegative
+    output_gpu_ns: NonNegative
+    cost_usd: Decimal
+    input_cost_usd: Decimal
+    output_cost_usd: Decimal
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def usd_per_million_input_tokens(self) -> Decimal | None:
+        return quotient(self.input_cost_usd, self.input_tokens, 10**6)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def usd_per_million_output_tokens(self) -> Decimal | None:
+        return quotient(self.output_cost_usd, self.output_tokens, 10**6)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def usd_per_request(self) -> Decimal | None:
+        return quotient(self.cost_usd, self.requests - self.unpriced_requests)
+
+
+class CauseTag(Frozen):
+    """Why a cost changed: which driver, in which slice, how much of the change.
+
+    ``slice`` maps a dimension to its value; an empty one means everywhere. ``share`` is of the
+    whole change; ``usd_per_hour`` is what the slice's driver added; ``confidence`` is in 0..1.
+    """
+
+    driver: Driver
+    slice: dict[str, str]
+    share: float
+    usd_per_hour: Decimal
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    lever: str
+
+
+class Anomaly(Frozen):
+    """A window whose spend its model did not expect, with causes, the largest first.
+
+    ``anomaly_id`` is made from what it speaks of, so that a replay repeats it rather than
+    making another. ``score`` is the model's, in the unit that ``score_unit`` names.
+    """
+
+    anomaly_id: str
+    window_start_ms: int
+    window_seconds: int
+    tenant: str
+    model: str
+    score: float
+    score_unit: str
+    threshold: float
+    expected_usd: Decimal
+    observed_usd: Decimal
+    usd_per_hour: Decimal
+    causes: tuple[CauseTag, ...]

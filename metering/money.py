@@ -1,0 +1,27 @@
+"""Money inside is an integer count of attodollars (1e-18 USD); outside it is ``Decimal``."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+ATTO_PER_USD = 10**18
+NS_PER_HOUR = 3_600 * 10**9
+_EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
+
+
+def usd(atto: int) -> Decimal:
+    """Attodollars to dollars, exactly, whatever the decimal context."""
+    return _EXACT.scaleb(Decimal(atto), -18)
+
+
+def atto_usd(amount: Decimal) -> int:
+    """Dollars to attodollars; more than 18 decimals are rounded half to even."""
+    return int(_EXACT.quantize(_EXACT.scaleb(amount, 18), Decimal(1)))
+
+
+def quotient(cost: Decimal, count: int, per: int = 1) -> Decimal | None:
+    """``cost`` per ``per`` units, 18 decimals; ``None`` where there were no units."""
+    if count == 0:
+        return None
+    exact = _EXACT.divide(_EXACT.multiply(cost, Decimal(per)), Decimal(count))
+    return _EXACT.quantize(exact, Decimal("1e-18"))

@@ -1,0 +1,137 @@
+"""What a server did: one event per executed batch, with one entry per request in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from metering.errors import UnreadableUsage
+
+NonNegative = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+IdentitySource = Literal["parameter", "header", "none"]
+Operation = Literal["chat", "text_completion", "embeddings"]
+Outcome = Literal["ok", "error"]
+
+UNATTRIBUTED = "unattributed"
+
+
+class Frozen(BaseModel):
+    """Events don't change; fields that a later version added are kept out, not refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RequestUsage(Frozen):
+    """One request's part of a batch. Names follow OpenTelemetry's ``gen_ai.usage.*``.
+
+    ``input_tokens`` includes ``cached_input_tokens``; ``output_tokens`` includes
+    ``reasoning_tokens``. ``gpu_ns`` is the request's share of the batch's, told apart into the
+    part that its input and the part that its output caused.
+    """
+
+    request_id: Annotated[str, Field(max_length=256)]
+    tenant: Name
+    team: Annotated[str, Field(max_length=256)] = ""
+    project: Annotated[str, Field(max_length=256)] = ""
+    user: Annotated[str, Field(max_length=256)] = ""
+    identity_source: IdentitySource = "none"
+    operation: Operation
+    status: Outcome = "ok"
+    retry_of: Annotated[str, Field(max_length=256)] | None = None
+    rows: Annotated[int, Field(ge=1)] = 1
+    input_tokens: NonNegative = 0
+    cached_input_tokens: NonNegative = 0
+    output_tokens: NonNegative = 0
+    reasoning_tokens: NonNegative = 0
+    queue_ns: NonNegative | None = None
+    gpu_ns: NonNegative
+    input_gpu_ns: NonNegative
+    output_gpu_ns: NonNegative
+
+    @model_validator(mode="after")
+    def _parts_within_wholes(self) -> Self:
+        if self.cached_input_tokens > self.input_tokens:
+            raise ValueError(
+                f"cached_input_tokens={self.cached_input_tokens} exceeds "
+                f"input_tokens={self.input_tokens}"
+            )
+        if self.reasoning_tokens > self.output_tokens:
+            raise ValueError(
+                f"reasoning_tokens={self.reasoning_tokens} exceeds "
+                f"output_tokens={self.output_tokens}"
+            )
+        if self.input_gpu_ns + self.output_gpu_ns != self.gpu_ns:
+            raise ValueError(
+                f"input_gpu_ns={self.input_gpu_ns} + output_gpu_ns={self.output_gpu_ns} "
+                f"is not gpu_ns={self.gpu_ns}"
+            )
+        return self
+
+
+class UsageBatch(Frozen):
+    """One executed batch; ``(source, sequence)`` identifies it for ever.
+
+    ``source`` names boot, process and model instance; ``sequence`` counts its batches from 0.
+    ``batch_size`` is in rows, as Triton counts them: the sum of the requests' ``rows``.
+    ``wall_ns`` and ``gpu_ns`` come from the clock that ``timing_source`` names;
+    ``end_epoch_ns`` is the one stamp of the wall clock. ``speedup`` is above 1 only on a
+    simulated accelerator that runs faster than what it stands for.
+    """
+
+    source: Name
+    sequence: NonNegative
+    boot_id: Name
+    model: Name
+    model_version: Name
+    instance: Name
+    accelerator: Name
+    region: Name
+    deployment: Name
+    speedup: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)]
+    wall_ns: NonNegative
+    gpu_ns: NonNegative
+    start_monotonic_ns: NonNegative
+    end_epoch_ns: NonNegative
+    timing_source: Literal["monotonic"] = "monotonic"
+    apportionment_rule: Name
+    requests: Annotated[tuple[RequestUsage, ...], Field(min_length=1)]
+
+    @property
+    def batch_id(self) -> str:
+        return f"{self.source}#{self.sequence}"
+
+    @model_validator(mode="after")
+    def _conserved(self) -> Self:
+        rows = sum(r.rows for r in self.requests)
+        if rows != self.batch_size:
+            raise ValueError(f"batch_size={self.batch_size} but its requests have {rows} rows")
+        parts = sum(r.gpu_ns for r in self.requests)
+        if parts != self.gpu_ns:
+            raise ValueError(f"gpu_ns={self.gpu_ns} but its requests sum to {parts}")
+        return self
+
+
+def parse_usage(raw: bytes) -> UsageBatch:
+    """Bytes of a ``usage.batches.v1`` message to the type.
+
+    Raises:
+        UnreadableUsage: naming each field that is wrong and the value found there.
+    """
+    try:
+        return UsageBatch.model_validate_json(raw)
+    except ValidationError as exc:
+        problems = exc.errors(include_url=False, include_context=False)
+        reason = "malformed" if problems[0]["type"] == "json_invalid" else "invalid"
+        detail = "; ".join(
+            f"{'.'.join(map(str, p['loc'])) or 'message'}: {p['msg']} (got {_short(p['input'])})"
+            for p in problems[:5]
+        )
+        raise UnreadableUsage(reason, detail) from exc
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

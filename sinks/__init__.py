@@ -1,0 +1,1 @@
+"""Where costs go: ClickHouse, webhooks, Prometheus."""

@@ -1,0 +1,1 @@
+"""The stream processors, the stack on one machine, and the ``meter`` command."""

@@ -1,0 +1,97 @@
+"""Where everything is: read once from ``METER_*`` environment variables, then passed in."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from metering.errors import MeteringError
+
+PREFIX = "METER_"
+
+
+class InvalidSettings(MeteringError):
+    """An environment variable has a value that can't be used; the message names it."""
+
+
+class Settings(BaseModel):
+    """Addresses, files and credentials of every process. Secrets never show in a ``repr``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kafka: str = "127.0.0.1:9092"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_username: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca_file: Path | None = None
+    clickhouse: str = "http://127.0.0.1:8123"
+    clickhouse_user: str = "default"
+    clickhouse_password: SecretStr = SecretStr("")
+    clickhouse_database: str = "meter"
+    triton_grpc: str = "127.0.0.1:8001"
+    triton_http: str = "127.0.0.1:8000"
+    triton_metrics: str = "127.0.0.1:8002"
+    log_dir: Path = Path(".meter/usage-log")
+    state_dir: Path = Path(".meter/state")
+    price_book: Path = Path("deploy/prices.toml")
+    webhooks: tuple[str, ...] = ()
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Read ``METER_KAFKA``, ``METER_CLICKHOUSE`` …; ``METER_WEBHOOKS`` is separated by commas.
+
+        Raises:
+            InvalidSettings: naming the variable and its value (never a password's).
+        """
+        given: dict[str, Any] = {
+            name: env[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if PREFIX + name.upper() in env
+        }
+        if "webhooks" in given:
+            given["webhooks"] = tuple(u for u in given["webhooks"].split(",") if u)
+        try:
+            return cls(**given)
+        except ValidationError as exc:
+            problems = "; ".join(
+                f"{PREFIX}{str(p['loc'][0]).upper()}: {p['msg']}" for p in exc.errors()
+            )
+            raise InvalidSettings(problems) from exc
+
+    def to_env(self) -> dict[str, str]:
+        """The same settings as environment variables, for a child process."""
+        env: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            elif isinstance(value, tuple):
+                value = ",".join(value)
+            env[PREFIX + name.upper()] = str(value)
+        return env
+
+    def kafka_client(self) -> dict[str, Any]:
+        """Keyword arguments that every aiokafka client takes: address, TLS and SASL."""
+        kwargs: dict[str, Any] = {
+            "bootstrap_servers": self.kafka,
+            "security_protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_security_protocol in ("SSL", "SASL_SSL"):
+            kwargs["ssl_context"] = ssl.create_default_context(
+                cafile=str(self.kafka_ca_file) if self.kafka_ca_file is not None else None
+            )
+        if self.kafka_security_protocol.startswith("SASL"):
+            kwargs["sasl_mechanism"] = self.kafka_sasl_mechanism
+            kwargs["sasl_plain_username"] = self.kafka_username
+            kwargs["sasl_plain_password"] = self.kafka_password.get_secret_value()
+        return kwargs

@@ -1,0 +1,32 @@
+"""The Kafka topics. Names carry a version; a schema only ever grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+USAGE_BATCHES = "usage.batches.v1"
+USAGE_DLQ = "usage.dlq.v1"
+COST_REQUESTS = "cost.requests.v1"
+COST_WINDOWS = "cost.windows.v1"
+COST_ANOMALIES = "cost.anomalies.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it is created where it does not exist yet."""
+
+    name: str
+    partitions: int
+    configs: dict[str, str] = field(default_factory=dict)
+
+
+_WEEK_MS = str(7 * 24 * 3_600_000)
+
+TOPICS: tuple[Topic, ...] = (
+    # One partition: windows are over all sources, so one reader must see them all.
+    Topic(USAGE_BATCHES, 1, {"retention.ms": _WEEK_MS}),
+    Topic(USAGE_DLQ, 1, {"retention.ms": _WEEK_MS}),
+    Topic(COST_REQUESTS, 4, {"retention.ms": _WEEK_MS}),
+    Topic(COST_WINDOWS, 1, {"retention.ms": _WEEK_MS}),
+    Topic(COST_ANOMALIES, 1, {"retention.ms": _WEEK_MS}),
+)

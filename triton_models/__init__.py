@@ -1,0 +1,1 @@
+"""The model repository, and the emitter that publishes usage from inside Triton."""
