@@ -1,0 +1,50 @@
+"""CloudEvents 1.0 in Kafka's binary mode: attributes as headers, the event's data as the value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from metering.errors import UnreadableUsage
+
+SPEC_VERSION = "1.0"
+USAGE_BATCH_TYPE = "inference-meter.usage.batch.v1"
+USAGE_REFUSED_TYPE = "inference-meter.usage.refused.v1"
+COST_REQUEST_TYPE = "inference-meter.cost.request.v1"
+COST_WINDOW_TYPE = "inference-meter.cost.window.v1"
+COST_ANOMALY_TYPE = "inference-meter.cost.anomaly.v1"
+
+Headers = list[tuple[str, bytes]]
+
+
+def encode_headers(event_type: str, source: str, event_id: str, time_ns: int | None) -> Headers:
+    """The headers of one event; ``(source, id)`` is its identity. ``time_ns`` is epoch ns."""
+    headers = [
+        ("ce_specversion", SPEC_VERSION.encode()),
+        ("ce_type", event_type.encode()),
+        ("ce_source", source.encode()),
+        ("ce_id", event_id.encode()),
+    ]
+    if time_ns is not None:
+        headers.append(("ce_time", rfc3339(time_ns).encode()))
+    headers.append(("content-type", b"application/json"))
+    return headers
+
+
+def check_headers(headers: Iterable[tuple[str, bytes]], event_type: str) -> None:
+    """Refuse what calls itself something else. A message without these headers is taken by its
+    value alone, so that a plain producer can feed the topic.
+
+    Raises:
+        UnreadableUsage: another ``ce_type`` or ``ce_specversion``.
+    """
+    given = dict(headers)
+    for name, wanted in (("ce_specversion", SPEC_VERSION), ("ce_type", event_type)):
+        found = given.get(name)
+        if found is not None and found != wanted.encode():
+            raise UnreadableUsage("wrong-type", f"{name}: want {wanted!r}, got {found[:80]!r}")
+
+
+def rfc3339(time_ns: int) -> str:
+    seconds, ns = divmod(time_ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"

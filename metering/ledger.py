@@ -1,0 +1,204 @@
+"""What the stream decides about usage messages: refuse, drop, price, count. No I/O.
+
+One ledger belongs to one partition of the usage topic. It is saved whole, in one record, after
+everything that it decided has been written; so it never speaks of what was not, and what it
+decided after the last save is decided again in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+
+from metering.cloudevents import USAGE_BATCH_TYPE, check_headers
+from metering.costs import CostLine, WindowRow
+from metering.errors import MeteringError, UnreadableUsage
+from metering.prices import PriceBook
+from metering.pricing import price_batch
+from metering.sequences import SequenceSet
+from metering.usage import parse_usage
+from metering.windows import Tally, Window, WindowKey, WindowState, advance, close, count, forget
+
+NS_PER_SECOND = 10**9
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How much disorder is waited for, and for how long a window may still be corrected."""
+
+    disorder_ns: int = 2 * NS_PER_SECOND
+    retention_ns: int = 120 * NS_PER_SECOND
+    quiet_ns: int = 3 * NS_PER_SECOND
+    future_ns: int = 60 * NS_PER_SECOND
+    source_retention_ns: int = 7 * 86_400 * NS_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record of the usage topic, as it came. ``appended_ns`` is the broker's stamp (epoch)."""
+
+    offset: int
+    appended_ns: int
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A message for the dead-letter topic. ``late`` ones were priced and stored all the same."""
+
+    message: Message
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Decision:
+    """What is to be written."""
+
+    lines: list[CostLine] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    rows: list[WindowRow] = field(default_factory=list)
+    batches: int = 0
+    duplicates: int = 0
+    replayed: int = 0
+
+
+@dataclass(slots=True)
+class Source:
+    """One emitting process: which of its batches were seen, and when it last spoke."""
+
+    seen: SequenceSet = field(default_factory=SequenceSet)
+    last_ns: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    windows: WindowState = field(default_factory=WindowState)
+    sources: dict[str, Source] = field(default_factory=dict)
+    last_arrival_ns: int = 0
+
+
+def take(
+    ledger: Ledger, messages: Sequence[Message], book: PriceBook, policy: Policy, now_ns: int
+) -> Decision:
+    """Decide about messages in the order of their offsets. What is decided about a message
+    depends on the messages before it and the price book alone, not on ``now_ns`` (epoch), from
+    which it is only reckoned how long the topic has been quiet."""
+    decision = Decision()
+    for message in messages:
+        if message.offset <= ledger.windows.counted_to:
+            decision.replayed += 1
+            continue
+        _take_one(ledger, message, book, policy, decision)
+        ledger.windows.counted_to = max(ledger.windows.counted_to, message.offset)
+        ledger.last_arrival_ns = now_ns
+    return decision
+
+
+def _take_one(
+    ledger: Ledger,
+    message: Message,
+    book: PriceBook,
+    policy: Policy,
+    decision: Decision,
+) -> None:
+    try:
+        check_headers(message.headers, USAGE_BATCH_TYPE)
+        batch = parse_usage(message.value)
+        if batch.end_epoch_ns > message.appended_ns + policy.future_ns:
+            raise UnreadableUsage(
+                "from-the-future",
+                f"end_epoch_ns={batch.end_epoch_ns} is more than "
+                f"{policy.future_ns / NS_PER_SECOND:g} s after the broker's "
+                f"{message.appended_ns}: check the server's clock",
+            )
+    except UnreadableUsage as exc:
+        decision.refusals.append(Refusal(message, exc.reason, exc.detail))
+        return
+    source = ledger.sources.setdefault(batch.source, Source())
+    if not source.seen.add(batch.sequence):
+        decision.duplicates += 1
+        return
+    source.last_ns = max(source.last_ns, batch.end_epoch_ns)
+    lines = price_batch(batch, book)
+    late = count(ledger.windows, lines, message.offset, retention_ns=policy.retention_ns)
+    if late:
+        decision.refusals.append(
+            Refusal(
+                message,
+                "late",
+                f"{len(late)} requests ended at {batch.end_epoch_ns}, more than "
+                f"{policy.retention_ns / NS_PER_SECOND:g} s behind the watermark "
+                f"{ledger.windows.watermark_ns}: stored, but their windows are not corrected",
+            )
+        )
+    advance(ledger.windows, batch.end_epoch_ns, disorder_ns=policy.disorder_ns)
+    decision.batches += 1
+    decision.lines += lines
+
+
+def tell(ledger: Ledger, policy: Policy, now_ns: int, *, provisional: bool) -> list[WindowRow]:
+    """Window rows that are due. A source that has been quiet for ``quiet_ns`` does not hold its
+    windows open: they close by the clock; if more comes all the same, they are corrected."""
+    closing_ns = ledger.windows.watermark_ns
+    if now_ns - ledger.last_arrival_ns > policy.quiet_ns:
+        closing_ns = max(closing_ns, now_ns - policy.disorder_ns - policy.quiet_ns)
+    rows = close(ledger.windows, closing_ns, provisional=provisional)
+    forget(ledger.windows, retention_ns=policy.retention_ns)
+    horizon = ledger.windows.watermark_ns - policy.source_retention_ns
+    for name in [n for n, s in ledger.sources.items() if s.last_ns < horizon]:
+        del ledger.sources[name]
+    return rows
+
+
+def to_bytes(ledger: Ledger) -> bytes:
+    """The whole ledger in one record."""
+    state = ledger.windows
+    document = {
+        "format": _FORMAT,
+        "watermark_ns": state.watermark_ns,
+        "counted_to": state.counted_to,
+        "last_arrival_ns": ledger.last_arrival_ns,
+        "sources": {n: [s.last_ns, s.seen.intervals] for n, s in ledger.sources.items()},
+        "windows": [
+            [
+                key.start_s,
+                key.seconds,
+                window.final,
+                sorted(window.dirty),
+                [[*cohort, *astuple(tally)] for cohort, tally in window.cohorts.items()],
+            ]
+            for key, window in state.windows.items()
+        ],
+    }
+    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
+
+
+def from_bytes(raw: bytes) -> Ledger:
+    """What :func:`to_bytes` made.
+
+    Raises:
+        MeteringError: the record is of another format.
+    """
+    document = json.loads(zlib.decompress(raw))
+    if document["format"] != _FORMAT:
+        raise MeteringError(f"ledger format {document['format']!r} is not {_FORMAT}")
+    windows = {}
+    for start_s, seconds, final, dirty, cohorts in document["windows"]:
+        windows[WindowKey(start_s, seconds)] = Window(
+            cohorts={(c[0], c[1]): Tally(*c[2:]) for c in cohorts},
+            dirty={(d[0], d[1]) for d in dirty},
+            final=final,
+        )
+    return Ledger(
+        windows=WindowState(windows, document["watermark_ns"], document["counted_to"]),
+        sources={
+            name: Source(SequenceSet([(a, b) for a, b in intervals]), last_ns)
+            for name, (last_ns, intervals) in document["sources"].items()
+        },
+        last_arrival_ns=document["last_arrival_ns"],
+    )
