@@ -24,7 +24,12 @@ _WEEK_MS = str(7 * 24 * 3_600_000)
 
 TOPICS: tuple[Topic, ...] = (
     # One partition: windows are over all sources, so one reader must see them all.
-    Topic(USAGE_BATCHES, 1, {"retention.ms": _WEEK_MS}),
+    # The broker's stamp bounds how far in the future an event may lie.
+    Topic(
+        USAGE_BATCHES,
+        1,
+        {"retention.ms": _WEEK_MS, "message.timestamp.type": "LogAppendTime"},
+    ),
     Topic(USAGE_DLQ, 1, {"retention.ms": _WEEK_MS}),
     Topic(COST_REQUESTS, 4, {"retention.ms": _WEEK_MS}),
     Topic(COST_WINDOWS, 1, {"retention.ms": _WEEK_MS}),

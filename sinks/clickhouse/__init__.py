@@ -1,0 +1,1 @@
+"""Costs in ClickHouse: connection, schema, writes, and the project's own questions."""

@@ -1,0 +1,50 @@
+"""One way to connect, and one error for every way in which that can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from metering.errors import MeteringError, SinkUnavailable
+
+__all__ = ["ClickHouseError", "ClickHouseTarget", "Client", "connect"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseTarget:
+    """Where ClickHouse is and as whom to speak to it. The password never shows in a ``repr``."""
+
+    url: str
+    user: str = "default"
+    password: str = field(default="", repr=False)
+    database: str = "meter"
+
+
+def connect(target: ClickHouseTarget, *, database: str | None = None, **options: Any) -> Client:
+    """A client over HTTP(S). Retries of the driver are off: who writes decides about retries.
+
+    Raises:
+        SinkUnavailable: nobody answers there, or the credentials are wrong.
+        MeteringError: the URL is not ``http(s)://HOST[:PORT]``.
+    """
+    parts = urlsplit(target.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise MeteringError(f"ClickHouse URL {target.url!r}: want http(s)://HOST[:PORT]")
+    try:
+        return clickhouse_connect.get_client(
+            host=parts.hostname,
+            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            secure=parts.scheme == "https",
+            username=target.user,
+            password=target.password,
+            database=target.database if database is None else database,
+            autogenerate_session_id=False,
+            **options,
+        )
+    except (ClickHouseError, OSError) as exc:
+        raise SinkUnavailable(f"ClickHouse at {target.url}", 0, str(exc).strip()) from exc

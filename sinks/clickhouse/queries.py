@@ -1,0 +1,127 @@
+"""The questions that the project itself asks of ClickHouse. Values go in as parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from metering.errors import SinkUnavailable
+from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """What was metered of one model since its server started."""
+
+    model: str
+    boot_id: str
+    executions: int
+    rows: int
+    gpu_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Lines of one run: counts and sums, each line once."""
+
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCost:
+    """What a cohort's tokens and requests cost; ``None`` where there were none or no price."""
+
+    tenant: str
+    model: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    gpu_seconds: float
+    mean_batch_size: float
+    cost_usd: Decimal
+    usd_per_million_input_tokens: Decimal | None
+    usd_per_million_output_tokens: Decimal | None
+    usd_per_request: Decimal | None
+
+
+# nullIf(…, 0): a quotient over nothing is unknown, not 0.
+_UNIT_COSTS = """
+SELECT tenant, model, count() AS requests,
+    sum(input_tokens), sum(output_tokens), sum(gpu_ns) / 1e9, avg(batch_size),
+    ifNull(sum(cost_usd), 0) AS cost,
+    sum(input_cost_usd) * 1000000 / nullIf(sumIf(input_tokens, cost_usd IS NOT NULL), 0),
+    sum(output_cost_usd) * 1000000 / nullIf(sumIf(output_tokens, cost_usd IS NOT NULL), 0),
+    sum(cost_usd) / nullIf(countIf(cost_usd IS NOT NULL), 0)
+FROM cost_requests
+WHERE startsWith(request_id, {prefix:String}) AND time >= fromUnixTimestamp64Milli({since_ms:Int64})
+GROUP BY tenant, model
+ORDER BY cost DESC, tenant, model
+"""
+
+
+class ClickHouseReader:
+    """One connection for questions. Errors of ClickHouse come as SinkUnavailable."""
+
+    def __init__(self, target: ClickHouseTarget) -> None:
+        self._target = target
+        self._client: Client = connect(target)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def rows(self, sql: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        try:
+            found = self._client.query(sql, parameters=parameters or {}).result_rows
+        except (ClickHouseError, OSError) as exc:
+            raise SinkUnavailable(f"ClickHouse at {self._target.url}", 0, str(exc).strip()) from exc
+        return [tuple(row) for row in found]
+
+    def raw(self, sql: str, output_format: str) -> bytes:
+        """The answer as ClickHouse writes it in ``output_format``."""
+        try:
+            answer = self._client.raw_query(sql, fmt=output_format)
+        except (ClickHouseError, OSError) as exc:
+            raise SinkUnavailable(f"ClickHouse at {self._target.url}", 0, str(exc).strip()) from exc
+        return answer if isinstance(answer, bytes) else str(answer).encode()
+
+    def metered(self) -> list[Metered]:
+        """Per model: what the server process that spoke last has executed."""
+        return [
+            Metered(*row)
+            for row in self.rows(
+                "WITH latest AS (SELECT model, argMax(boot_id, time) AS boot_id "
+                "FROM cost_requests GROUP BY model) "
+                "SELECT model, boot_id, uniqExact(source, sequence), sum(rows), sum(gpu_ns) "
+                "FROM cost_requests WHERE (model, boot_id) IN latest "
+                "GROUP BY model, boot_id ORDER BY model"
+            )
+        ]
+
+    def stored(self, prefix: str) -> Stored:
+        """Lines whose request id begins with ``prefix``."""
+        row = self.rows(
+            "SELECT count(), sum(input_tokens), sum(output_tokens), "
+            "countIf(pricing_status != 'priced') "
+            "FROM cost_requests WHERE startsWith(request_id, {prefix:String})",
+            {"prefix": prefix},
+        )[0]
+        return Stored(*row)
+
+    def unit_costs(self, prefix: str = "", since_ms: int = 0) -> list[UnitCost]:
+        """Per tenant and model, the dearest first."""
+        parameters = {"prefix": prefix, "since_ms": since_ms}
+        return [UnitCost(*row) for row in self.rows(_UNIT_COSTS, parameters)]
+
+    def open_windows(self, since_ms: int) -> int:
+        """Rows of windows that are not final yet."""
+        return int(
+            self.rows(
+                "SELECT count() FROM cost_windows WHERE NOT final AND window_seconds = 10 "
+                "AND window_start >= fromUnixTimestamp64Milli({since_ms:Int64})",
+                {"since_ms": since_ms},
+            )[0][0]
+        )

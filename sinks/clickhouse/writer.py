@@ -1,0 +1,114 @@
+"""Writes of lines, windows and anomalies: few inserts, whole columns.
+
+Every table is keyed by the identity of what it holds, so that a write that is repeated, whole or
+in part, changes nothing. Whoever calls keeps the rows until the call has returned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from metering.costs import Anomaly, CostLine, WindowRow
+from metering.errors import SinkUnavailable
+from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
+
+_LINE_COLUMNS: tuple[str, ...] = tuple(f for f in CostLine.model_fields if f != "time_ns")
+_WINDOW_COLUMNS: tuple[str, ...] = tuple(
+    f for f in WindowRow.model_fields if f != "window_start_ms"
+)
+_QUOTIENTS: tuple[str, ...] = tuple(WindowRow.model_computed_fields)
+
+Column = tuple[str, list[Any]]
+Row = TypeVar("Row")
+
+
+class ClickHouseWriter:
+    """Keeps one connection and makes a new one after a failure. Not for several threads at once."""
+
+    def __init__(self, target: ClickHouseTarget) -> None:
+        self._target = target
+        self._client: Client | None = None
+
+    def write_lines(self, lines: Sequence[CostLine]) -> None:
+        self._insert("cost_request_lines", lines, _line_columns)
+
+    def write_windows(self, rows: Sequence[WindowRow]) -> None:
+        self._insert("cost_window_rows", rows, _window_columns)
+
+    def write_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
+        self._insert("cost_anomaly_rows", anomalies, _anomaly_columns)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _insert(
+        self, table: str, rows: Sequence[Row], columns: Callable[[Sequence[Row]], list[Column]]
+    ) -> None:
+        """Raises SinkUnavailable: none, some or all of the rows were written; write them again."""
+        if not rows:
+            return
+        named = columns(rows)
+        try:
+            if self._client is None:
+                self._client = connect(self._target)
+            self._client.insert(
+                table,
+                [values for _, values in named],
+                column_names=[name for name, _ in named],
+                column_oriented=True,
+            )
+        except (ClickHouseError, OSError) as exc:
+            self.close()
+            raise SinkUnavailable(f"ClickHouse table {table}", len(rows), str(exc).strip()) from exc
+
+
+def _line_columns(lines: Sequence[CostLine]) -> list[Column]:
+    return [
+        ("time", [line.time_ns for line in lines]),
+        *((name, [getattr(line, name) for line in lines]) for name in _LINE_COLUMNS),
+    ]
+
+
+def _window_columns(rows: Sequence[WindowRow]) -> list[Column]:
+    return [
+        ("window_start", [_utc(row.window_start_ms) for row in rows]),
+        ("version", [row.counted_to * 2 + row.final for row in rows]),
+        *((name, [getattr(row, name) for row in rows]) for name in _WINDOW_COLUMNS + _QUOTIENTS),
+    ]
+
+
+def _anomaly_columns(anomalies: Sequence[Anomaly]) -> list[Column]:
+    tops = [a.causes[0] if a.causes else None for a in anomalies]
+    same = (
+        "anomaly_id", "window_seconds", "tenant", "model", "score", "score_unit", "threshold",
+        "expected_usd", "observed_usd", "usd_per_hour",
+    )  # fmt: skip
+    return [
+        ("window_start", [_utc(a.window_start_ms) for a in anomalies]),
+        *((name, [getattr(a, name) for a in anomalies]) for name in same),
+        ("driver", ["" if top is None else top.driver for top in tops]),
+        ("slice", [{} if top is None else top.slice for top in tops]),
+        ("share", [0.0 if top is None else top.share for top in tops]),
+        ("lever", ["" if top is None else top.lever for top in tops]),
+        ("causes", [_as_json([c.model_dump() for c in a.causes]) for a in anomalies]),
+    ]
+
+
+def _utc(epoch_ms: int) -> datetime:
+    seconds, ms = divmod(epoch_ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
+
+
+def _as_json(value: object) -> str:
+    def plain(item: object) -> str:
+        if isinstance(item, Decimal):
+            return f"{item:f}"
+        raise TypeError(f"{type(item).__name__} in an anomaly's causes")
+
+    return json.dumps(value, default=plain, ensure_ascii=False)

@@ -1,0 +1,95 @@
+"""What the processes tell Prometheus. Labels are bounded: models and reasons, never users."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+
+def serve(registry: CollectorRegistry, host: str, port: int) -> None:
+    """Answer ``/metrics`` on ``host:port`` from a thread of its own."""
+    start_http_server(port, addr=host, registry=registry)
+
+
+class WorkerMetrics:
+    """The stream: in, out, refused, duplicate; cost as a counter; how fresh it is."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.batches = Counter(
+            "meter_batches", "Usage batches taken from the stream", registry=registry
+        )
+        self.duplicates = Counter(
+            "meter_duplicate_batches", "Redelivered batches, not counted again", registry=registry
+        )
+        self.refused = Counter(
+            "meter_refused_messages",
+            "Messages sent to the dead-letter topic",
+            ["reason"],
+            registry=registry,
+        )
+        self.requests = Counter(
+            "meter_requests", "Requests priced", ["model", "pricing_status"], registry=registry
+        )
+        self.cost_usd = Counter("meter_cost_usd", "Cost of requests", ["model"], registry=registry)
+        self.tokens = Counter(
+            "meter_tokens", "Tokens metered", ["model", "direction"], registry=registry
+        )
+        self.gpu_seconds = Counter(
+            "meter_gpu_seconds", "GPU time apportioned", ["model"], registry=registry
+        )
+        self.write_seconds = Histogram(
+            "meter_write_seconds",
+            "Time of one round of writes, ClickHouse and Kafka",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self.write_failures = Counter(
+            "meter_write_failures", "Writes that will be tried again", registry=registry
+        )
+        self.counted_to = Gauge(
+            "meter_counted_to_offset",
+            "Offset up to which the usage topic is counted",
+            ["partition"],
+            registry=registry,
+        )
+        self.watermark_delay = Gauge(
+            "meter_watermark_delay_seconds", "Wall clock minus watermark", registry=registry
+        )
+        self.price_book_ok = Gauge(
+            "meter_price_book_ok", "1: the price book on disk is the one in use", registry=registry
+        )
+
+
+class ShipperMetrics:
+    """The way from the usage log to Kafka."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.shipped = Counter(
+            "meter_shipped_batches", "Batches acknowledged by Kafka", registry=registry
+        )
+        self.lag_bytes = Gauge(
+            "meter_shipper_lag_bytes", "Bytes of the usage log not yet shipped", registry=registry
+        )
+        self.failures = Counter(
+            "meter_shipper_failures", "Sends that will be tried again", registry=registry
+        )
+        self.corrupt = Counter(
+            "meter_usage_log_corrupt_frames", "Frames skipped as unreadable", registry=registry
+        )
+        self.missing = Counter(
+            "meter_usage_log_missing_batches", "Gaps in the sequence of a source", registry=registry
+        )
+
+
+class DetectorMetrics:
+    """What the detector saw, found and delivered."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.windows = Counter(
+            "meter_detector_windows", "Closed windows observed", registry=registry
+        )
+        self.anomalies = Counter(
+            "meter_anomalies", "Anomalies published", ["driver"], registry=registry
+        )
+        self.deliveries = Counter(
+            "meter_alert_deliveries", "Alerts delivered", ["outcome"], registry=registry
+        )

@@ -1,0 +1,1 @@
+"""The detector's process: closed windows in, anomalies with causes out."""

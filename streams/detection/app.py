@@ -1,0 +1,153 @@
+"""Reads ``cost.windows.v1``, judges each window once, tells whoever is to know.
+
+The models' state is what they have seen, so a start reads the retained windows again, silently up
+to the committed offset and aloud from there. Anomalies are stored, published and delivered before
+the offset is committed: a crash in between repeats them under the same ``anomaly_id``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from detectors.spend import SpendDetector
+from metering.costs import Anomaly, WindowRow
+from metering.errors import SinkUnavailable
+from sinks.clickhouse.writer import ClickHouseWriter
+from sinks.prometheus import DetectorMetrics
+from streams.detection.intervals import Interval, Intervals
+from streams.publisher import Publisher, anomaly_record
+from streams.settings import Settings
+from streams.topics import COST_WINDOWS
+
+log = logging.getLogger(__name__)
+
+GROUP_ID = "inference-meter-detector"
+JUDGED_WINDOW_SECONDS = 10
+WARM_UP_ROWS = 100_000
+POLL_MS = 250
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 5.0
+
+
+class AlertSink(Protocol):
+    """Where anomalies go; raises SinkUnavailable after its own retries."""
+
+    async def deliver(self, anomaly: Anomaly) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    writer: ClickHouseWriter
+    publisher: Publisher
+    alerts: Sequence[AlertSink]
+    metrics: DetectorMetrics
+
+
+class Detection:
+    def __init__(self, settings: Settings, detector: SpendDetector, outlets: Outlets) -> None:
+        self._detector = detector
+        self._outlets = outlets
+        self._intervals = Intervals(JUDGED_WINDOW_SECONDS)
+        self._partition = TopicPartition(COST_WINDOWS, 0)
+        self._announced_to = -1
+        self._consumer = AIOKafkaConsumer(
+            **settings.kafka_client(),
+            group_id=GROUP_ID,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        consumer = self._consumer
+        await consumer.start()
+        try:
+            consumer.assign([self._partition])
+            committed = await consumer.committed(self._partition)
+            self._announced_to = (0 if committed is None else committed) - 1
+            beginning = (await consumer.beginning_offsets([self._partition]))[self._partition]
+            consumer.seek(self._partition, max(beginning, self._announced_to + 1 - WARM_UP_ROWS))
+            log.info("windows up to offset %d were announced before", self._announced_to)
+            while True:
+                batches = await consumer.getmany(self._partition, timeout_ms=POLL_MS)
+                for record in batches.get(self._partition, []):
+                    row = _row_of(record.value, record.offset)
+                    if row is not None:
+                        await self._judge(self._intervals.add(row, record.offset, time.monotonic()))
+                await self._judge(self._intervals.settle(time.monotonic()))
+        finally:
+            await consumer.stop()
+
+    async def _judge(self, intervals: Sequence[Interval]) -> None:
+        for interval in intervals:
+            anomalies = self._detector.observe(interval.rows)
+            self._outlets.metrics.windows.inc()
+            if interval.last_offset <= self._announced_to:
+                continue
+            if anomalies:
+                await _until_taken(lambda found=anomalies: self._store(found))
+                for anomaly in anomalies:
+                    await self._alert(anomaly)
+            await self._commit(interval.last_offset + 1)
+            self._announced_to = interval.last_offset
+
+    async def _store(self, anomalies: Sequence[Anomaly]) -> None:
+        await asyncio.to_thread(self._outlets.writer.write_anomalies, anomalies)
+        await self._outlets.publisher.publish([anomaly_record(a) for a in anomalies])
+
+    async def _alert(self, anomaly: Anomaly) -> None:
+        driver = anomaly.causes[0].driver if anomaly.causes else "unknown"
+        self._outlets.metrics.anomalies.labels(driver).inc()
+        log.warning(
+            "anomaly %s: %s on %s: %+.4f USD/h, %s",
+            anomaly.anomaly_id,
+            anomaly.tenant,
+            anomaly.model,
+            anomaly.usd_per_hour,
+            anomaly.causes[0].lever if anomaly.causes else "no cause found",
+        )
+        for sink in self._outlets.alerts:
+            try:
+                await sink.deliver(anomaly)
+                self._outlets.metrics.deliveries.labels("delivered").inc()
+            except SinkUnavailable as exc:
+                # The anomaly is on its topic and in ClickHouse; one deaf receiver must not
+                # keep the next window from being judged.
+                self._outlets.metrics.deliveries.labels("failed").inc()
+                log.error("%s", exc)
+
+    async def _commit(self, offset: int) -> None:
+        try:
+            await self._consumer.commit({self._partition: offset})
+        except KafkaError as exc:
+            log.warning("offset %d not committed, the next one will be: %r", offset, exc)
+
+
+async def _until_taken(write: Callable[[], Awaitable[None]]) -> None:
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            await write()
+        except SinkUnavailable as exc:
+            log.warning("%s; trying again in %.1f s", exc, delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MOST_S)
+        else:
+            return
+
+
+def _row_of(value: bytes | None, offset: int) -> WindowRow | None:
+    try:
+        return WindowRow.model_validate_json(value or b"")
+    except ValidationError as exc:
+        log.error("window row at offset %d can't be read: %s", offset, exc)
+        return None

@@ -1,0 +1,148 @@
+"""Events out to Kafka: one idempotent producer, and nothing is done before all is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from metering.cloudevents import (
+    COST_ANOMALY_TYPE,
+    COST_REQUEST_TYPE,
+    COST_WINDOW_TYPE,
+    USAGE_REFUSED_TYPE,
+    Headers,
+    encode_headers,
+)
+from metering.costs import Anomaly, CostLine, WindowRow
+from metering.errors import SinkUnavailable
+from metering.ledger import Refusal
+from streams.settings import Settings
+from streams.topics import COST_ANOMALIES, COST_REQUESTS, COST_WINDOWS, USAGE_DLQ
+
+EVENT_SOURCE = "inference-meter/worker"
+DETECTOR_SOURCE = "inference-meter/detector"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+def line_record(line: CostLine) -> Record:
+    """Keyed by tenant, so that one tenant's costs keep their order."""
+    return Record(
+        COST_REQUESTS,
+        line.tenant.encode(),
+        line.model_dump_json().encode(),
+        encode_headers(
+            COST_REQUEST_TYPE, line.source, f"{line.sequence}/{line.position}", line.time_ns
+        ),
+    )
+
+
+def window_record(row: WindowRow) -> Record:
+    cohort = f"{row.window_seconds}/{row.window_start_ms}/{row.tenant}/{row.model}"
+    return Record(
+        COST_WINDOWS,
+        cohort.encode(),
+        row.model_dump_json().encode(),
+        encode_headers(
+            COST_WINDOW_TYPE,
+            EVENT_SOURCE,
+            f"{cohort}@{row.counted_to}{'' if row.final else '~'}",
+            (row.window_start_ms + row.window_seconds * 1000) * 10**6,
+        ),
+    )
+
+
+def anomaly_record(anomaly: Anomaly) -> Record:
+    return Record(
+        COST_ANOMALIES,
+        anomaly.tenant.encode(),
+        anomaly.model_dump_json().encode(),
+        encode_headers(
+            COST_ANOMALY_TYPE,
+            DETECTOR_SOURCE,
+            anomaly.anomaly_id,
+            (anomaly.window_start_ms + anomaly.window_seconds * 1000) * 10**6,
+        ),
+    )
+
+
+def refusal_record(refusal: Refusal, partition: int) -> Record:
+    """The message as it came, byte for byte, with the reason in its headers."""
+    headers = encode_headers(
+        USAGE_REFUSED_TYPE, EVENT_SOURCE, f"{partition}@{refusal.message.offset}", None
+    )
+    headers += [
+        ("meter_reason", refusal.reason.encode()),
+        ("meter_detail", refusal.detail.encode(errors="replace")),
+    ]
+    headers += [(f"original_{name}", value) for name, value in refusal.message.headers]
+    return Record(USAGE_DLQ, b"", refusal.message.value, headers)
+
+
+class Publisher:
+    """Start before use. ``publish`` returns when every record is acknowledged by all replicas."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Raises SinkUnavailable: no broker answers."""
+        producer = AIOKafkaProducer(
+            **self._settings.kafka_client(),
+            enable_idempotence=True,
+            compression_type="lz4",
+            linger_ms=5,
+            max_batch_size=256 * 1024,
+            max_request_size=16 * 1024 * 1024,
+        )
+        try:
+            await producer.start()
+        except KafkaError as exc:
+            await producer.stop()
+            raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+        self._producer = producer
+
+    async def stop(self) -> None:
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Raises SinkUnavailable: any of the records may be missing; publish them all again.
+
+        A producer that has failed is replaced: an idempotent one may be unable to go on.
+        """
+        if not records:
+            return
+        if self._producer is None:
+            await self.start()
+        producer = self._producer
+        assert producer is not None  # noqa: S101  # start() has set it
+        futures: list[asyncio.Future[object]] = []
+        try:
+            for r in records:
+                futures.append(
+                    await producer.send(
+                        r.topic, key=r.key or None, value=r.value, headers=r.headers
+                    )
+                )
+            await asyncio.gather(*futures)
+        except KafkaError as exc:
+            await asyncio.gather(*futures, return_exceptions=True)
+            with contextlib.suppress(KafkaError):
+                await self.stop()
+            raise SinkUnavailable(
+                f"Kafka at {self._settings.kafka}", len(records), repr(exc)
+            ) from exc

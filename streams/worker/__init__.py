@@ -1,0 +1,1 @@
+"""The Faust worker: usage in, priced lines and windows out."""

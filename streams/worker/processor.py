@@ -1,0 +1,136 @@
+"""One partition's way from messages to durable costs.
+
+The order is the guarantee:
+
+1. decide (pure): refuse, drop duplicates, price, count into windows;
+2. write lines and windows to ClickHouse, publish lines, windows and refusals to Kafka;
+3. save the ledger, which says up to which offset all this is done;
+4. acknowledge the messages.
+
+A crash before 3 repeats 1 and 2 with the same identities: ClickHouse replaces rows by equal ones,
+consumers of the topics see an event again under the same ``ce_source`` and ``ce_id``. A crash
+between 3 and 4 repeats nothing: the ledger knows the offsets. Nothing is acknowledged that is
+not written, so nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from metering.costs import CostLine
+from metering.errors import SinkUnavailable
+from metering.ledger import Decision, Ledger, Message, Policy, take, tell, to_bytes
+from sinks.clickhouse.writer import ClickHouseWriter
+from sinks.prometheus import WorkerMetrics
+from streams.publisher import Publisher, line_record, refusal_record, window_record
+from streams.worker.book import PriceBookFile
+
+log = logging.getLogger(__name__)
+
+SaveLedger = Callable[[int, bytes], Awaitable[None]]
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 5.0
+
+
+class Processor:
+    """Handles one partition; ``handle`` and ``tick`` never run at the same time."""
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        ledger: Ledger,
+        prices: PriceBookFile,
+        writer: ClickHouseWriter,
+        publisher: Publisher,
+        save: SaveLedger,
+        metrics: WorkerMetrics,
+        policy: Policy | None = None,
+    ) -> None:
+        self.partition = partition
+        self._ledger = ledger
+        self._prices = prices
+        self._writer = writer
+        self._publisher = publisher
+        self._save = save
+        self._metrics = metrics
+        self._policy = Policy() if policy is None else policy
+        self._turn = asyncio.Lock()
+
+    async def handle(self, messages: Sequence[Message]) -> None:
+        """Returns when all that follows from the messages is durable."""
+        async with self._turn:
+            now_ns = time.time_ns()
+            self._prices.refresh()
+            decision = take(self._ledger, messages, self._prices.book, self._policy, now_ns)
+            decision.rows = tell(self._ledger, self._policy, now_ns, provisional=False)
+            await self._make_durable(decision)
+
+    async def tick(self) -> None:
+        """What time alone brings about: provisional rows, and the closing of quiet windows."""
+        async with self._turn:
+            now_ns = time.time_ns()
+            self._prices.refresh()
+            decision = Decision(rows=tell(self._ledger, self._policy, now_ns, provisional=True))
+            if decision.rows:
+                await self._make_durable(decision)
+            self._metrics.price_book_ok.set(self._prices.ok)
+            if self._ledger.windows.watermark_ns:
+                delay_ns = now_ns - self._ledger.windows.watermark_ns
+                self._metrics.watermark_delay.set(delay_ns / 1e9)
+
+    async def _make_durable(self, decision: Decision) -> None:
+        delay_s = RETRY_FIRST_S
+        started = time.monotonic()
+        while True:
+            try:
+                await self._write(decision)
+                break
+            except SinkUnavailable as exc:
+                self._metrics.write_failures.inc()
+                log.warning("%s; trying again in %.1f s", exc, delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MOST_S)
+        await self._save(self.partition, to_bytes(self._ledger))
+        self._metrics.write_seconds.observe(time.monotonic() - started)
+        self._count(decision)
+
+    async def _write(self, decision: Decision) -> None:
+        await asyncio.to_thread(self._writer.write_lines, decision.lines)
+        await asyncio.to_thread(self._writer.write_windows, decision.rows)
+        await self._publisher.publish(
+            [
+                *map(line_record, decision.lines),
+                *map(window_record, decision.rows),
+                *(refusal_record(r, self.partition) for r in decision.refusals),
+            ]
+        )
+
+    def _count(self, decision: Decision) -> None:
+        metrics = self._metrics
+        metrics.batches.inc(decision.batches)
+        metrics.duplicates.inc(decision.duplicates)
+        for refusal in decision.refusals:
+            metrics.refused.labels(refusal.reason).inc()
+            log.warning(
+                "message at offset %d refused: %s: %s",
+                refusal.message.offset,
+                refusal.reason,
+                refusal.detail,
+            )
+        for line in decision.lines:
+            _count_line(metrics, line)
+        counted_to = self._ledger.windows.counted_to
+        metrics.counted_to.labels(str(self.partition)).set(counted_to)
+
+
+def _count_line(metrics: WorkerMetrics, line: CostLine) -> None:
+    metrics.requests.labels(line.model, line.pricing_status).inc()
+    metrics.tokens.labels(line.model, "input").inc(line.input_tokens)
+    metrics.tokens.labels(line.model, "output").inc(line.output_tokens)
+    metrics.gpu_seconds.labels(line.model).inc(line.gpu_ns / 1e9)
+    if line.cost_usd is not None:
+        metrics.cost_usd.labels(line.model).inc(float(line.cost_usd))
