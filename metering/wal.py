@@ -1,0 +1,178 @@
+"""The usage log's framing: how batches lie in a file between the server and the shipper.
+
+One folder per model instance, ``<log_dir>/<source>/``, with append-only segments named after the
+first sequence that they may hold. A frame is written by one ``write``, so that a crash leaves at
+most one incomplete frame, at the end::
+
+    length u32 | crc32 u32 | sequence u64 | payload        (little-endian)
+
+``length`` counts the payload's bytes; ``crc32`` covers the sequence and the payload.
+Nothing here reads or writes a file: the functions speak about bytes and names.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal
+
+from metering.errors import MeteringError
+
+SUFFIX = ".wal"
+MAX_FRAME_BYTES = 16 * 1024**2
+
+_HEADER = struct.Struct("<IIQ")
+_SEQUENCE = struct.Struct("<Q")
+_CRC_FROM = 8
+HEADER_BYTES = _HEADER.size
+MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One record; ``end_offset`` is where the next one begins in the buffer."""
+
+    sequence: int
+    payload: bytes
+    end_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The bytes at ``offset`` are no frame and never will be one."""
+
+    offset: int
+    reason: Literal["insane-length", "bad-checksum"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a whole segment holds.
+
+    ``keep_bytes`` is the length to cut the file to before appending to it: only a torn tail lies
+    behind it. ``last_sequence`` is the highest sound one, ``None`` where no frame is sound.
+    """
+
+    keep_bytes: int
+    last_sequence: int | None
+    problems: tuple[Problem, ...]
+
+
+def encode_frame(sequence: int, payload: bytes) -> bytes:
+    """One frame as bytes.
+
+    Raises:
+        MeteringError: the payload is empty or makes a frame above ``MAX_FRAME_BYTES``, or the
+            sequence is not a u64.
+    """
+    if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
+        raise MeteringError(
+            f"payload of {len(payload)} bytes: a frame holds 1 to {MAX_PAYLOAD_BYTES}"
+        )
+    if not 0 <= sequence < 2**64:
+        raise MeteringError(f"sequence={sequence} is not a u64")
+    crc = zlib.crc32(payload, zlib.crc32(_SEQUENCE.pack(sequence)))
+    return _HEADER.pack(len(payload), crc, sequence) + payload
+
+
+def decode_frames(
+    buf: bytes | memoryview, offset: int = 0
+) -> tuple[list[Frame], int, Problem | None]:
+    """The sound frames from ``offset`` on, where they end, and what stopped them.
+
+    ``None`` as the problem means "no more for now": the buffer ends, perhaps within a frame. In a
+    segment that has a successor such a rest is a torn tail and stays one. After a problem,
+    ``resume_offset(buf, problem.offset)`` finds the next sound frame.
+    """
+    view = memoryview(buf)
+    frames: list[Frame] = []
+    while len(view) - offset >= HEADER_BYTES:
+        length, crc, sequence = _HEADER.unpack_from(view, offset)
+        if not 0 < length <= MAX_PAYLOAD_BYTES:
+            return frames, offset, Problem(offset, "insane-length", f"length={length}")
+        end = offset + HEADER_BYTES + length
+        if end > len(view):
+            break
+        if zlib.crc32(view[offset + _CRC_FROM : end]) != crc:
+            detail = f"sequence={sequence} length={length} crc32={crc:#010x}"
+            return frames, offset, Problem(offset, "bad-checksum", detail)
+        frames.append(Frame(sequence, bytes(view[offset + HEADER_BYTES : end]), end))
+        offset = end
+    return frames, offset, None
+
+
+def resume_offset(buf: bytes | memoryview, offset: int) -> int | None:
+    """The first offset behind ``offset`` at which a whole sound frame lies, if there is one.
+
+    A length below 16 MiB has 0 as its highest byte, so only zero bytes need a closer look.
+    """
+    data = bytes(buf)
+    zero = data.find(b"\0", offset + 4)
+    while zero != -1:
+        start = zero - 3
+        if _is_frame(data, start):
+            return start
+        zero = data.find(b"\0", zero + 1)
+    return None
+
+
+def inspect_segment(buf: bytes | memoryview) -> Inspection:
+    """Read a segment to its end, over damage in its midst, for whoever wants to append to it.
+
+    A rest is a torn tail only if no sound frame lies behind it; damage is never cut away.
+    """
+    keep_bytes, last, problems = 0, -1, []
+    offset: int | None = 0
+    while offset is not None:
+        frames, stopped, problem = decode_frames(buf, offset)
+        last = max([last, *(f.sequence for f in frames)])
+        offset = resume_offset(buf, stopped) if stopped < len(buf) else None
+        if problem is None and offset is not None:
+            problem = Problem(stopped, "insane-length", "the length passes over sound frames")
+        if problem is not None:
+            problems.append(problem)
+        keep_bytes = stopped if problem is None else len(buf)
+    return Inspection(keep_bytes, last if last >= 0 else None, tuple(problems))
+
+
+def segment_name(first_sequence: int) -> str:
+    """``00000000000000000042.wal``: names sort as their sequences do."""
+    return f"{first_sequence:020d}{SUFFIX}"
+
+
+def first_sequence_of(segment: PurePath | str) -> int | None:
+    """The sequence in a segment's name; ``None`` where the file is no segment."""
+    stem, dot, suffix = PurePath(segment).name.rpartition(".")
+    if f"{dot}{suffix}" != SUFFIX or len(stem) != 20 or not (stem.isascii() and stem.isdigit()):
+        return None
+    return int(stem)
+
+
+def source_folder(log_dir: Path, source: str) -> Path:
+    """Where a source's segments lie.
+
+    Raises:
+        MeteringError: a part of the source can't be a folder's name, or would leave ``log_dir``.
+    """
+    parts = source.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise MeteringError(f"source={source!r} can't be a folder below {log_dir}")
+    return log_dir.joinpath(*parts)
+
+
+def source_of(log_dir: Path, segment: Path) -> str:
+    """The source whose segment this is; the inverse of ``source_folder``."""
+    return segment.parent.relative_to(log_dir).as_posix()
+
+
+def _is_frame(data: bytes, start: int) -> bool:
+    if start < 0 or len(data) - start < HEADER_BYTES:
+        return False
+    length, crc, _ = _HEADER.unpack_from(data, start)
+    end = start + HEADER_BYTES + length
+    if not 0 < length <= MAX_PAYLOAD_BYTES or end > len(data):
+        return False
+    return zlib.crc32(memoryview(data)[start + _CRC_FROM : end]) == int(crc)

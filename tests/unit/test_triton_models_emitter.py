@@ -1,0 +1,172 @@
+"""The emitter's pure parts: who pays, where an instance is, and how a batch becomes an event."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.apportion import EQUAL_SPLIT, AffineShapley
+from metering.errors import MeteringError
+from metering.usage import UNATTRIBUTED, parse_usage
+from triton_models.emitter.facts import Facts, Process, facts_of, this_process
+from triton_models.emitter.identity import clean, identity_of
+from triton_models.emitter.record import Counted, usage_of
+
+ROOT = Path(__file__).resolve().parents[2]
+PROCESS = Process("host-1", "0a1b2c3d-10-100", "11-200")
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+names = st.sampled_from(
+    ["tenant", "team", "project", "user", "retry_of", "x-meter-tenant", "X-Meter-Retry-Of", "x"]
+)
+parameters = st.dictionaries(names | st.text(), json_values)
+small = st.integers(0, 2**40)
+
+
+def args(instance: str = "m_0_0", **given_parameters: str) -> dict[str, str]:
+    config = {"parameters": {k: {"string_value": v} for k, v in given_parameters.items()}}
+    return {
+        "model_config": json.dumps(config),
+        "model_name": "m",
+        "model_version": "1",
+        "model_instance_name": instance,
+    }
+
+
+@st.composite
+def counted(draw: st.DrawFn) -> Counted:
+    given_tokens, output = draw(small), draw(small)
+    return Counted(
+        request_id=draw(st.text(st.characters())),
+        identity=identity_of(draw(parameters)),
+        rows=draw(st.integers(1, 9)),
+        ok=draw(st.booleans()),
+        input_tokens=given_tokens,
+        cached_input_tokens=draw(st.integers(0, given_tokens)),
+        output_tokens=output,
+        reasoning_tokens=draw(st.integers(0, output)),
+    )
+
+
+@given(st.lists(counted(), min_size=1, max_size=6), small, small, st.sampled_from(["equal", "own"]))
+def test_whatever_a_client_sends_its_batch_can_be_written_and_read(
+    batch: list[Counted], start_ns: int, took_ns: int, rule: str
+) -> None:
+    facts = facts_of(args() if rule == "equal" else args(fixed_ps="9"), {}, PROCESS)
+    event = usage_of(
+        facts, "chat", 4, batch, start_ns=start_ns, end_ns=start_ns + took_ns, end_epoch_ns=1
+    )
+    assert parse_usage(event.model_dump_json().encode()) == event
+    assert sum(r.gpu_ns for r in event.requests) == took_ns == event.gpu_ns
+    assert len(
+        {r.request_id for r in event.requests if r.request_id.endswith(facts.source)}
+    ) == sum(clean(c.request_id) == "" for c in batch)
+
+
+@given(json_values)
+def test_a_cleaned_name_is_short_printable_and_stays_as_it_is(value: object) -> None:
+    name = clean(value)
+    assert len(name) <= 256
+    assert name.isprintable()
+    assert clean(name) == name
+    name.encode()
+
+
+@pytest.mark.parametrize(
+    ("given_value", "expected"),
+    [
+        ("acme", "acme"),
+        ("  acme\n", "acme"),
+        ("a\x00b", "a\ufffdb"),
+        ("\ud800", "\ufffd"),
+        ("x" * 300, "x" * 256),
+        (42, "42"),
+        (True, ""),
+        (1.5, ""),
+        (None, ""),
+        (["acme"], ""),
+        (10**5_000, ""),
+    ],
+    ids=[*"abcdefghijk"],
+)
+def test_a_name_is_mended_or_absent(given_value: object, expected: str) -> None:
+    assert clean(given_value) == expected
+
+
+def test_a_body_parameter_goes_before_a_header_and_the_source_tells_whose_the_tenant_is() -> None:
+    both = identity_of({"tenant": "body", "X-METER-TENANT": "head", "x-meter-team": "t"})
+    assert (both.tenant, both.team, both.source) == ("body", "t", "parameter")
+    header = identity_of({"tenant": "\n", "X-Meter-Tenant": "head", "x-meter-retry-of": "r"})
+    assert (header.tenant, header.retry_of, header.source) == ("head", "r", "header")
+    nobody = identity_of({"team": "t"})
+    assert (nobody.tenant, nobody.team, nobody.source) == (UNATTRIBUTED, "t", "none")
+
+
+def test_the_config_goes_before_the_environment_and_the_environment_before_the_default() -> None:
+    env = {"METER_REGION": "us", "METER_DEPLOYMENT": "blue", "METER_SIM_SPEEDUP": "20"}
+    bare = facts_of(args(), {}, PROCESS)
+    assert (bare.region, bare.deployment, bare.accelerator) == ("local", "default", "cpu")
+    assert (bare.speedup, bare.rule) == (1, EQUAL_SPLIT)
+    placed = facts_of(args(region="eu", accelerator="H100", fixed_ps="7"), env, PROCESS)
+    assert (placed.region, placed.deployment, placed.accelerator) == ("eu", "blue", "H100")
+    assert (placed.speedup, placed.rule) == (1, AffineShapley(7, 0, 0))
+    assert facts_of(args(speedup="10"), env, PROCESS).speedup == 20
+    assert facts_of(args(speedup="10"), {}, PROCESS).speedup == 10
+
+
+@pytest.mark.parametrize("bad", [{"speedup": "0"}, {"speedup": "x"}, {"fixed_ps": "-1"}])
+def test_a_number_that_is_none_is_refused_by_name(bad: dict[str, str]) -> None:
+    with pytest.raises(MeteringError, match=next(iter(bad))):
+        facts_of(args(**bad), {}, PROCESS)
+
+
+def test_two_instances_of_one_process_are_two_sources_of_one_boot() -> None:
+    one, two = (facts_of(args(name), {}, PROCESS) for name in ("m_0_0", "m_0_1"))
+    assert one.source == "host-1/0a1b2c3d-10-100/11-200/m_0_0"
+    assert one.source != two.source
+    assert one.boot_id == two.boot_id
+
+
+def test_a_process_is_the_same_whenever_it_is_asked() -> None:
+    assert this_process() == this_process()
+
+
+def facts_with(rule: AffineShapley) -> Facts:
+    return facts_of(
+        args(
+            fixed_ps=str(rule.fixed_ps),
+            input_token_ps=str(rule.input_token_ps),
+            output_token_ps=str(rule.output_token_ps),
+        ),
+        {},
+        PROCESS,
+    )
+
+
+def test_cached_tokens_bear_no_prefill() -> None:
+    nobody = identity_of({})
+    batch = [
+        Counted("fresh", nobody, 1, True, 100, 0, 0, 0),
+        Counted("cached", nobody, 1, True, 100, 100, 0, 0),
+    ]
+    event = usage_of(
+        facts_with(AffineShapley(0, 5, 5)), "chat", 0, batch, start_ns=0, end_ns=8, end_epoch_ns=0
+    )
+    assert [r.gpu_ns for r in event.requests] == [8, 0]
+    assert [r.input_tokens for r in event.requests] == [100, 100]
+
+
+def test_only_the_border_knows_tritons_utilities() -> None:
+    knowing = [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "triton_models").rglob("*.py")
+        if "triton_python_backend_utils as" in path.read_text()
+    ]
+    assert knowing == ["triton_models/emitter/backend.py"]

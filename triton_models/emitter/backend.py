@@ -1,0 +1,65 @@
+"""The border to Triton's Python backend: the only file that knows its utilities.
+
+``triton_python_backend_utils`` exists only inside the backend's stub process, so this module
+can't be imported anywhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # see above
+from numpy.typing import NDArray
+
+
+class Tensor(Protocol):
+    def as_numpy(self) -> NDArray[Any]: ...
+    def shape(self) -> Sequence[int]: ...
+
+
+class Request(Protocol):
+    """The part of ``pb_utils.InferenceRequest`` that is used here."""
+
+    def request_id(self) -> str: ...
+    def parameters(self) -> str: ...
+    def inputs(self) -> Sequence[Tensor]: ...
+
+
+def tensor(request: Request, name: str) -> NDArray[Any]:
+    """An input by name, its batch dimension first."""
+    found: Tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return found.as_numpy()
+
+
+def rows_of(request: Request) -> int:
+    """How Triton counts a request: the batch dimension of its inputs."""
+    return int(request.inputs()[0].shape()[0])
+
+
+def parameters_of(request: Request) -> Mapping[str, object]:
+    """The body's parameters and the forwarded headers, merged by Triton; unreadable is none."""
+    try:
+        found = json.loads(request.parameters() or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def answer(outputs: Mapping[str, NDArray[Any]]) -> object:
+    """A response; strings are arrays of ``object`` that hold bytes."""
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(name, np.ascontiguousarray(value)) for name, value in outputs.items()]
+    )
+
+
+def refusal(message: str) -> object:
+    """An error response for one request; its batch mates are not touched."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
+
+
+def log_error(message: str) -> None:
+    """Into Triton's own log."""
+    pb_utils.Logger.log_error(message)

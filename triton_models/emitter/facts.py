@@ -1,0 +1,109 @@
+"""What is the same in every batch of a model instance: its names, its place, its coefficients."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metering.apportion import EQUAL_SPLIT, AffineShapley
+from metering.errors import MeteringError
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One model instance in one process. ``rule`` divides its batches' time."""
+
+    source: str
+    boot_id: str
+    model: str
+    model_version: str
+    instance: str
+    accelerator: str
+    region: str
+    deployment: str
+    speedup: int
+    rule: AffineShapley
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Where the instance runs; ``boot_id`` names one start of one server on one host's boot."""
+
+    host: str
+    boot_id: str
+    process_id: str
+
+
+def this_process() -> Process:
+    """Read from /proc. A pid alone can come again, a pid and its start time can't."""
+    machine_boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    server = os.getppid()
+    return Process(
+        socket.gethostname(),
+        f"{machine_boot[:8]}-{server}-{_start_ticks(server)}",
+        f"{os.getpid()}-{_start_ticks(os.getpid())}",
+    )
+
+
+def parameters_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The ``parameters`` of a model's config.pbtxt, as Triton hands them over in JSON."""
+    return {
+        name: str(value.get("string_value", ""))
+        for name, value in config.get("parameters", {}).items()
+    }
+
+
+def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) -> Facts:
+    """From what Triton passes to ``initialize``; a model's config goes before the environment.
+
+    ``METER_SIM_SPEEDUP`` goes before the config's ``speedup``, for simulated accelerators only.
+
+    Raises:
+        MeteringError: a parameter that is to be a number is none.
+    """
+    given = parameters_of(json.loads(args["model_config"]))
+    instance = args["model_instance_name"]
+    speedup = 1
+    if "speedup" in given:
+        text = env.get("METER_SIM_SPEEDUP") or given["speedup"]
+        speedup = _whole("speedup", text, at_least=1)
+    return Facts(
+        source=f"{process.host}/{process.boot_id}/{process.process_id}/{instance}",
+        boot_id=process.boot_id,
+        model=args["model_name"],
+        model_version=args["model_version"],
+        instance=instance,
+        accelerator=given.get("accelerator") or "cpu",
+        region=given.get("region") or env.get("METER_REGION") or "local",
+        deployment=given.get("deployment") or env.get("METER_DEPLOYMENT") or "default",
+        speedup=speedup,
+        rule=_rule(given),
+    )
+
+
+def _rule(given: Mapping[str, str]) -> AffineShapley:
+    names = ("fixed_ps", "input_token_ps", "output_token_ps")
+    if not any(name in given for name in names):
+        return EQUAL_SPLIT
+    fixed_ps, input_ps, output_ps = (_whole(n, given.get(n, "0"), at_least=0) for n in names)
+    return AffineShapley(fixed_ps, input_ps, output_ps)
+
+
+def _whole(name: str, text: str, at_least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = at_least - 1
+    if number < at_least:
+        raise MeteringError(f"{name}={text!r} is not a whole number from {at_least} on")
+    return number
+
+
+def _start_ticks(pid: int) -> str:
+    # Field 22; the command's name, in brackets, may hold spaces.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

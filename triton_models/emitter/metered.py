@@ -1,0 +1,137 @@
+"""The one wrapper around ``execute``: every model is metered by it, none meters itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from numpy.typing import NDArray
+
+from metering.usage import Operation
+from metering.wal import source_folder
+from triton_models.emitter import backend
+from triton_models.emitter.facts import Facts, facts_of, this_process
+from triton_models.emitter.identity import identity_of
+from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
+from triton_models.emitter.record import Counted, usage_of
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model's answer to one request, and what it took, summed over the request's rows.
+
+    With an ``error`` the client gets that message instead of ``outputs``.
+    """
+
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    error: str | None = None
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+class MeteredModel(ABC):
+    """Base of every ``TritonPythonModel``: implement ``load`` and ``serve``, nothing else.
+
+    A batch is logged before ``execute`` returns, so an answered request is a logged one. What goes
+    wrong with metering is counted and logged, and leaves a gap in the sequence; it never fails
+    inference. What goes wrong with the model fails its batch, as it would without this wrapper,
+    and is logged as used time with status ``error``.
+    """
+
+    operation: ClassVar[Operation]
+    facts: Facts
+    config: dict[str, Any]
+    lost_batches = 0
+
+    @abstractmethod
+    def load(self) -> None:
+        """Called once, when ``self.facts`` and ``self.config`` (config.pbtxt as JSON) are set."""
+
+    @abstractmethod
+    def serve(self, requests: Sequence[backend.Request]) -> list[Served]:
+        """Answer a batch, in the order of its requests; an exception fails all of them."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self.config = json.loads(args["model_config"])
+        self.facts = facts_of(args, os.environ, this_process())
+        log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
+        self._log = UsageLog(
+            source_folder(log_dir, self.facts.source),
+            segment_bytes=int(os.environ.get("METER_LOG_SEGMENT_BYTES", SEGMENT_BYTES)),
+            fsync=cast("Fsync", os.environ.get("METER_LOG_FSYNC", "never")),
+        )
+        try:
+            self._log.open()
+        except Exception as exc:  # noqa: BLE001  # metering never fails inference
+            backend.log_error(f"usage log: {exc!r}; it is tried again with every batch")
+        self.load()
+
+    def execute(self, requests: Sequence[backend.Request]) -> list[object]:
+        start_ns = time.monotonic_ns()
+        try:
+            served = self.serve(requests)
+            if len(served) != len(requests):
+                raise RuntimeError(f"{len(served)} answers to {len(requests)} requests")
+            responses = [
+                backend.answer(s.outputs) if s.error is None else backend.refusal(s.error)
+                for s in served
+            ]
+        except Exception:
+            failed = [Served(error="the batch failed")] * len(requests)
+            self._record(requests, failed, start_ns, time.monotonic_ns())
+            raise
+        self._record(requests, served, start_ns, time.monotonic_ns())
+        return responses
+
+    def finalize(self) -> None:
+        self._log.close()
+
+    def _record(
+        self,
+        requests: Sequence[backend.Request],
+        served: Sequence[Served],
+        start_ns: int,
+        end_ns: int,
+    ) -> None:
+        try:
+            end_epoch_ns = time.time_ns()
+            sequence = self._log.reserve()
+            counted = [_counted(r, s) for r, s in zip(requests, served, strict=True)]
+            batch = usage_of(
+                self.facts,
+                self.operation,
+                sequence,
+                counted,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                end_epoch_ns=end_epoch_ns,
+            )
+            self._log.append(sequence, batch.model_dump_json().encode())
+        except Exception as exc:  # noqa: BLE001  # metering never fails inference
+            self.lost_batches += 1
+            if self.lost_batches.bit_count() == 1:  # 1, 2, 4, 8 …: loud, but never a flood
+                backend.log_error(
+                    f"{self.facts.source}: {self.lost_batches} batches are not metered, "
+                    f"the last one because of {exc!r}"
+                )
+
+
+def _counted(request: backend.Request, served: Served) -> Counted:
+    return Counted(
+        request_id=request.request_id(),
+        identity=identity_of(backend.parameters_of(request)),
+        rows=backend.rows_of(request),
+        ok=served.error is None,
+        input_tokens=served.input_tokens,
+        cached_input_tokens=served.cached_input_tokens,
+        output_tokens=served.output_tokens,
+        reasoning_tokens=served.reasoning_tokens,
+    )

@@ -1,0 +1,7 @@
+"""What Triton loads: the tiny language model."""
+
+from triton_models.tiny_llm.serving import TinyLlm
+
+
+class TritonPythonModel(TinyLlm):
+    pass
