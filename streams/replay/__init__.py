@@ -1,0 +1,1 @@
+"""Traffic: public traces and a scripted demo, planned as data and sent to Triton."""
