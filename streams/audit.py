@@ -9,7 +9,9 @@ import json
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
+from metering.errors import MeteringError
 from streams.settings import Settings
 from streams.topics import COST_REQUESTS, USAGE_BATCHES, USAGE_DLQ
 
@@ -54,18 +56,12 @@ async def audit(settings: Settings, prefix: str) -> Audit:
 
 async def _read_all(settings: Settings, topic: str) -> list[tuple[tuple[bytes, bytes], bytes]]:
     """((ce_source, ce_id), value) of every message that is in the topic now."""
+    partitions = await _partitions(settings, topic)
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
     )
     await consumer.start()
     try:
-        await consumer.topics()
-        partitions = [
-            TopicPartition(topic, number)
-            for number in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
-        if not partitions:
-            return []
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning(*partitions)
@@ -79,3 +75,16 @@ async def _read_all(settings: Settings, topic: str) -> list[tuple[tuple[bytes, b
         return found
     finally:
         await consumer.stop()
+
+
+async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
+    """Raises MeteringError: there is no such topic."""
+    admin = AIOKafkaAdminClient(**settings.kafka_client())
+    await admin.start()
+    try:
+        (described,) = await admin.describe_topics([topic])
+    finally:
+        await admin.close()
+    if described["error_code"] != 0:
+        raise MeteringError(f"Kafka at {settings.kafka} has no topic {topic!r}")
+    return [TopicPartition(topic, p["partition"]) for p in described["partitions"]]

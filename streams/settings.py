@@ -41,6 +41,9 @@ class Settings(BaseModel):
     state_dir: Path = Path(".meter/state")
     price_book: Path = Path("deploy/prices.toml")
     webhooks: tuple[str, ...] = ()
+    webhook_secret: SecretStr = SecretStr("")
+    alertmanager: str = ""
+    alert_floor_usd_per_hour: Annotated[float, Field(ge=0)] = 1.0
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 

@@ -9,7 +9,9 @@ import signal
 
 from prometheus_client import CollectorRegistry
 
+from detectors.options import DetectorOptions
 from detectors.spend import SpendDetector
+from sinks.alertmanager import AlertmanagerSink
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import DetectorMetrics, serve
 from sinks.webhook import WebhookSink
@@ -19,15 +21,28 @@ from streams.settings import Settings
 from streams.worker.app import clickhouse_target
 
 
+def alert_sinks(settings: Settings) -> list[WebhookSink | AlertmanagerSink]:
+    """Every webhook, signed where there is a secret, and Alertmanager where one is named."""
+    secret = settings.webhook_secret.get_secret_value()
+    sinks: list[WebhookSink | AlertmanagerSink] = [
+        WebhookSink(url, secret=secret.encode() if secret else None) for url in settings.webhooks
+    ]
+    if settings.alertmanager:
+        sinks.append(AlertmanagerSink(settings.alertmanager))
+    return sinks
+
+
 async def run(settings: Settings) -> None:
     registry = CollectorRegistry()
+    alerts = alert_sinks(settings)
     outlets = Outlets(
         ClickHouseWriter(clickhouse_target(settings)),
         Publisher(settings),
-        [WebhookSink(url) for url in settings.webhooks],
+        alerts,
         DetectorMetrics(registry),
     )
-    detection = Detection(settings, SpendDetector(), outlets)
+    options = DetectorOptions(floor_usd_per_hour=settings.alert_floor_usd_per_hour)
+    detection = Detection(settings, SpendDetector(options), outlets)
     serve(registry, settings.metrics_host, settings.metrics_port)
     task = asyncio.create_task(detection.run())
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,6 +53,8 @@ async def run(settings: Settings) -> None:
     finally:
         await outlets.publisher.stop()
         outlets.writer.close()
+        for sink in alerts:
+            await sink.close()
 
 
 def main() -> None:

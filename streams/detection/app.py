@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -94,7 +95,7 @@ class Detection:
             if interval.last_offset <= self._announced_to:
                 continue
             if anomalies:
-                await _until_taken(lambda found=anomalies: self._store(found))
+                await _until_taken(partial(self._store, anomalies))
                 for anomaly in anomalies:
                     await self._alert(anomaly)
             await self._commit(interval.last_offset + 1)

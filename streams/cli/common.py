@@ -1,0 +1,93 @@
+"""What several commands share: options, how a running stack is found, how progress is shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from metering.errors import MeteringError
+from streams.settings import Settings
+from streams.stack.stack import find_running
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_FOLDER = Path(".meter")
+
+
+def dir_option(default: Path = DEFAULT_FOLDER) -> Callable[[Function], Function]:
+    return click.option(
+        "--dir",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default,
+        show_default=True,
+        help="The stack's folder: data, logs, price book.",
+    )
+
+
+def json_option(function: Function) -> Function:
+    return click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for machines.")(
+        function
+    )
+
+
+def existing_options(function: Function) -> Function:
+    """``--kafka``, ``--clickhouse``, ``--triton``: use what already runs."""
+    for name, metavar, what in (
+        ("--triton", "HOST:PORT", "Use this Triton (gRPC) instead of starting one."),
+        ("--clickhouse", "URL", "Use this ClickHouse instead of starting the embedded one."),
+        ("--kafka", "HOST:PORT", "Use this Kafka instead of starting one."),
+    ):
+        function = click.option(name, metavar=metavar, help=what)(function)
+    return function
+
+
+def running_settings(
+    folder: Path, clickhouse: str | None = None, triton: str | None = None
+) -> Settings:
+    """Where the stack is: what runs in ``folder``, else the ``METER_*`` environment; an address
+    that was given on the command line wins."""
+    base = Settings.from_env()
+    found = find_running(folder)
+    changes: dict[str, Any] = {}
+    if found is not None:
+        changes = {
+            "kafka": found.kafka,
+            "clickhouse": found.clickhouse,
+            "triton_grpc": found.triton_grpc,
+            "triton_http": found.triton_http,
+            "triton_metrics": found.triton_metrics,
+            "log_dir": found.log_dir,
+            "price_book": found.price_book,
+        }
+    if clickhouse is not None:
+        changes["clickhouse"] = clickhouse
+    if triton is not None:
+        changes["triton_grpc"] = triton
+    return base.model_copy(update=changes)
+
+
+def explain_absence(folder: Path, exc: MeteringError) -> MeteringError:
+    """Adds what to do when nothing answers and no stack was found."""
+    if find_running(folder) is not None:
+        return exc
+    return MeteringError(
+        f"{exc}\nNo stack runs in {folder}: start one with `meter up`, name its folder with --dir, "
+        "or set METER_CLICKHOUSE, METER_KAFKA and METER_TRITON_GRPC"
+    )
+
+
+class Narrator:
+    """Lines with the seconds since the start, on stderr, so that stdout is the answer alone."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {text}")

@@ -1,0 +1,122 @@
+"""``meter demo``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from metering.errors import MeteringError
+from streams.cli.common import Narrator, dir_option, existing_options, json_option
+from streams.demo.render import show
+from streams.demo.run import DemoOptions, Watcher, run_demo
+from streams.replay.load_result import Progress
+from streams.replay.scenario import Incident
+from streams.stack.stack import find_running
+
+DEMO_FOLDER = Path("build/demo")
+KILLABLE = ("worker", "shipper", "detector", "clickhouse", "kafka")
+EVERY_S = 10.0
+
+
+@click.command()
+@click.option(
+    "--incident",
+    type=click.Choice(get_args(Incident)),
+    default="long-prompts",
+    show_default=True,
+    help="What goes wrong after the calm.",
+)
+@click.option(
+    "--calm", "calm_s", type=float, default=65.0, show_default=True, help="Seconds of it."
+)
+@click.option(
+    "--trouble", "incident_s", type=float, default=35.0, show_default=True, help="Seconds of it."
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the traffic.")
+@click.option("--kill", type=click.Choice(KILLABLE), help="kill -9 this process in the middle.")
+@dir_option(DEMO_FOLDER)
+@existing_options
+@json_option
+def demo(
+    *,
+    incident: Incident,
+    calm_s: float,
+    incident_s: float,
+    seed: int,
+    kill: str | None,
+    folder: Path,
+    kafka: str | None,
+    clickhouse: str | None,
+    triton: str | None,
+    as_json: bool,
+) -> None:
+    """Calm traffic of three tenants on four models, then an incident; then a report: what was
+    served, metered, priced and stored, what a token cost, and what caused the anomaly.
+
+    Exits with 1 if anything does not add up.
+    """
+    empty(folder)
+    options = DemoOptions(
+        folder, incident, calm_s, incident_s, seed, kill, kafka, clickhouse, triton
+    )
+    narrator = Narrator()
+    bar = Bar(
+        TextColumn("         {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=narrator.console,
+        transient=True,
+        disable=not narrator.console.is_terminal,
+    )
+    with bar:
+        watcher = Watcher(narrator.say, _traffic(bar, narrator))
+        report = asyncio.run(run_demo(options, watcher))
+    if as_json:
+        click.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+    else:
+        show(report, Console())
+    sys.exit(1 if report.problems else 0)
+
+
+def empty(folder: Path) -> None:
+    """A demo begins with nothing; but only what a stack has made is removed.
+
+    Raises:
+        MeteringError: a stack runs there, or the folder holds something else.
+    """
+    if find_running(folder) is not None:
+        raise MeteringError(f"a stack runs in {folder}: stop it, or name another --dir")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "logs").is_dir() or not (folder / "prices.toml").is_file():
+        raise MeteringError(f"{folder} is not empty and not a stack's folder: name another --dir")
+    shutil.rmtree(folder)
+
+
+def _traffic(bar: Bar, narrator: Narrator) -> Callable[[Progress, int], None]:
+    task = bar.add_task("", total=None)
+    next_line_s = EVERY_S
+
+    def moved(progress: Progress, planned: int) -> None:
+        nonlocal next_line_s
+        bar.update(
+            task,
+            total=planned,
+            completed=progress.answered,
+            description=f"{progress.phase}: {progress.in_flight} in flight",
+        )
+        if progress.elapsed_s >= next_line_s and not narrator.console.is_terminal:
+            narrator.say(f"{progress.phase}: {progress.answered} of {planned} requests answered")
+            next_line_s += EVERY_S
+
+    return moved

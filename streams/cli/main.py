@@ -1,0 +1,46 @@
+"""``meter``: one command for the whole stack; errors say what to do, and exit with 1."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from metering.errors import MeteringError
+from streams.cli.demo import demo
+from streams.cli.doctor import doctor
+from streams.cli.reconcile import reconcile
+from streams.cli.replay import replay
+from streams.cli.sql import sql
+from streams.cli.top import top
+from streams.cli.up import up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="inference-meter", prog_name="meter")
+def meter() -> None:
+    """What every inference on your own GPUs costs, per request, while it happens; and why, when
+    that changes.
+
+    \b
+    New here?      meter doctor     is everything on this machine that is needed?
+                   meter demo       traffic, an incident, and a report: two minutes
+    Then:          meter up         the whole stack on this machine, until Ctrl-C
+                   meter replay     a trace of real traffic through it
+                   meter top        unit costs, live
+                   meter sql        any question
+                   meter reconcile  metered usage against Triton's own counters
+    """
+
+
+for command in (demo, up, replay, top, sql, reconcile, doctor):
+    meter.add_command(command)
+
+
+def main() -> None:
+    """The entry point: a MeteringError is a message for people, anything else is a bug."""
+    try:
+        meter(standalone_mode=True)
+    except MeteringError as exc:
+        click.echo(f"meter: {exc}", err=True)
+        sys.exit(1)

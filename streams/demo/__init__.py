@@ -1,0 +1,1 @@
+"""The demo: calm traffic, an incident, and a report that checks itself."""
