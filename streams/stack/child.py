@@ -1,0 +1,143 @@
+"""One operating-system process: started on a leash, logged to a file, stopped as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from metering.errors import StackError
+from streams.stack import leash
+from streams.stack.custody import Custody
+from streams.stack.groups import kill_group, members
+from streams.stack.recipe import Recipe
+
+TAIL_LINES = 15
+_POLL_S = 0.05
+
+
+class Child:
+    """A started process and its group. ``ready_at`` is on the monotonic clock."""
+
+    def __init__(self, recipe: Recipe, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.recipe = recipe
+        self.log = log
+        self.killed_on_purpose = False
+        self.ready_at: float | None = None
+        self._process = process
+
+    @classmethod
+    async def spawn(cls, recipe: Recipe, log: Path, custody: Custody) -> Child:
+        with log.open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                *leashed(recipe.argv),
+                env=dict(recipe.env),
+                cwd=recipe.cwd,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        custody.remember(group=process.pid)
+        return cls(recipe, process, log)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
+    def ready_s(self, now: float) -> float:
+        return 0.0 if self.ready_at is None else now - self.ready_at
+
+    async def become_ready(self) -> None:
+        """Raises ``StackError`` if it exits first or is not ready in time."""
+        deadline = time.monotonic() + self.recipe.start_timeout_s
+        while not await self.recipe.ready():
+            if not self.alive:
+                raise self.error("exited while starting")
+            if time.monotonic() >= deadline:
+                raise self.error(f"is not ready after {self.recipe.start_timeout_s:.0f} s")
+            await asyncio.sleep(_POLL_S)
+        if not self.alive:  # another process answers at its address
+            raise self.error("exited while starting")
+        self.ready_at = time.monotonic()
+
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+    def kill(self, sig: int) -> int:
+        """Signal the whole group; its end is then no failure of the process."""
+        self.killed_on_purpose = True
+        kill_group(self.pid, sig)
+        return self.pid
+
+    def kill_unready(self) -> None:
+        """End a process that did not become ready: that counts as a failure of its own."""
+        kill_group(self.pid)
+
+    async def stop(self, custody: Custody) -> None:
+        """Ask the process, then make its group end; nothing of the group is left afterwards."""
+        await self.end()
+        await self.bury(custody)
+
+    async def end(self) -> None:
+        """Ask the process to end; kill its group if it does not in time."""
+        if self.alive:
+            self._process.send_signal(self.recipe.stop_signal)
+            try:
+                await asyncio.wait_for(self._process.wait(), self.recipe.stop_timeout_s)
+            except TimeoutError:
+                kill_group(self.pid)
+
+    async def bury(self, custody: Custody) -> None:
+        """Kill what is left of the group, wait until it is gone, and clean up after it."""
+        kill_group(self.pid)
+        await self._process.wait()
+        while members(self.pid):
+            kill_group(self.pid)
+            await asyncio.sleep(0.02)
+        if self.recipe.clean is not None:
+            self.recipe.clean()
+        custody.remember(forget=self.pid)
+
+    def error(self, what: str) -> StackError:
+        status = "" if self.alive else f" ({self.outcome})"
+        lines = tail(self.log)
+        shown = "".join(f"\n    {line}" for line in lines) or "\n    (empty)"
+        return StackError(f"{self.recipe.name} {what}{status}; its log {self.log} ends:{shown}")
+
+    @property
+    def outcome(self) -> str:
+        code = self._process.returncode
+        return "running" if code is None else describe_exit(code)
+
+
+def leashed(argv: Sequence[str]) -> list[str]:
+    """The command that runs ``argv`` so that it dies with this process."""
+    return [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *argv]
+
+
+def describe_exit(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        return f"signal {-returncode}, {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"signal {-returncode}"
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
+    """The last lines of a log file; none if there is no file."""
+    try:
+        with log.open("r", encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, maxlen=lines)]
+    except OSError:
+        return []

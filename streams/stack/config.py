@@ -1,0 +1,58 @@
+"""What a stack is asked to be, and where it then is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+MODELS = ("tiny_llm", "llama_8b_sim", "llama_70b_sim", "embedder")
+
+
+@dataclass(frozen=True)
+class StackConfig:
+    """``kafka`` (HOST:PORT), ``clickhouse`` (URL) or ``triton`` (HOST:PORT of its gRPC) given
+    means: use what already runs there. Such a Triton's HTTP is expected one port below its gRPC
+    and its metrics one above, as Triton has them by default.
+
+    ``price_book`` is by default FOLDER/prices.toml, copied from the project's where it is missing.
+    ``emitter_env`` is added to the environment of the models. Without ``preferred_ports`` the
+    usual ports are left alone.
+    """
+
+    folder: Path
+    kafka: str | None = None
+    clickhouse: str | None = None
+    triton: str | None = None
+    models: tuple[str, ...] = MODELS
+    model_repository: Path | None = None
+    price_book: Path | None = None
+    webhooks: tuple[str, ...] = ()
+    alert_floor_usd_per_hour: float = 1.0
+    region: str = "local"
+    deployment: str = "dev"
+    emitter_env: Mapping[str, str] = field(default_factory=dict)
+    preferred_ports: bool = True
+
+
+class Endpoints(BaseModel):
+    """Where a running stack is. ``pids`` are those of its processes, each the leader of a group;
+    ``metrics`` has the Prometheus URL of each of the project's own services.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    kafka: str
+    clickhouse: str
+    triton_grpc: str
+    triton_http: str
+    triton_metrics: str
+    folder: Path
+    log_dir: Path
+    price_book: Path
+    metrics: dict[str, str]
+    pids: dict[str, int]
+    supervisor_pid: int
+    supervisor_started_ticks: int

@@ -1,0 +1,143 @@
+"""Apache Kafka as one KRaft node: its configuration, formatting and command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from metering.errors import StackError
+from streams.stack.child import leashed, tail
+from streams.stack.jars import Jar, classpath, ensure_jars, jar_dir, locked_jars
+from streams.stack.java import Java, find_java
+from streams.stack.ports import HOST
+from streams.stack.probes import kafka_answers
+from streams.stack.recipe import Progress, Recipe
+
+_FORMAT_TIMEOUT_S = 120
+_JVM = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",  # it would leave a file in the temporary folder after a SIGKILL
+    "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.showShortLogName=true",
+    "-Dlog4j2.statusLoggerLevel=OFF",  # only SLF4J's binding is used
+)
+
+
+def server_properties(data: Path, port: int, controller_port: int) -> str:
+    """One node that is broker and controller; internal topics have one replica and few partitions.
+
+    The controller's quorum is static, so that its port may change between starts.
+    """
+    properties: dict[str, str | int] = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": str(data),
+        "num.partitions": 1,
+        "default.replication.factor": 1,
+        "min.insync.replicas": 1,
+        "auto.create.topics.enable": "true",
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "share.coordinator.state.topic.num.partitions": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1_000,
+        # After a SIGKILL the node can't register until its last session has run out.
+        "broker.session.timeout.ms": 2_500,
+        "broker.heartbeat.interval.ms": 500,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "background.threads": 2,
+    }
+    return "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+def kafka_recipe(
+    folder: Path, log_dir: Path, port: int, controller_port: int, on_progress: Progress
+) -> Recipe:
+    """Data lie in ``folder`` and outlive the stack.
+
+    Raises:
+        StackError: there is no Java, or the lock files of the jars can't be read.
+    """
+    java, jars = find_java(), locked_jars()
+    config = folder / "server.properties"
+    data = folder / "data"
+
+    async def prepare() -> None:
+        await ensure_jars(jars, jar_dir(), on_progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        config.write_text(server_properties(data, port, controller_port))
+        if not (data / "meta.properties").exists():
+            await asyncio.to_thread(_format, java, jars, config, log_dir / "kafka.log")
+
+    return Recipe(
+        name="kafka",
+        argv=_command(java, jars, "kafka.Kafka", str(config)),
+        env=_env(),
+        ready=kafka_answers(f"{HOST}:{port}"),
+        cwd=log_dir,
+        prepare=prepare,
+        start_timeout_s=120.0,
+        stop_timeout_s=20.0,
+    )
+
+
+def cluster_id() -> str:
+    """A random UUID as Kafka writes it: 22 characters of URL-safe base64, no ``-`` in front."""
+    while True:
+        text = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):
+            return text
+
+
+def _format(java: Java, jars: tuple[Jar, ...], config: Path, log: Path) -> None:
+    tool = _command(java, jars, "kafka.tools.StorageTool", "format")
+    with log.open("ab") as out:
+        try:
+            done = subprocess.run(
+                leashed([*tool, "-t", cluster_id(), "-c", str(config)]),
+                env=_env(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=_FORMAT_TIMEOUT_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise StackError(f"kafka: can't format its storage: {exc}; its log is {log}") from exc
+    if done.returncode != 0:
+        shown = "".join(f"\n    {line}" for line in tail(log))
+        raise StackError(
+            f"kafka: can't format its storage (exit code {done.returncode}); "
+            f"its log {log} ends:{shown}"
+        )
+
+
+def _command(java: Java, jars: tuple[Jar, ...], main: str, *args: str) -> tuple[str, ...]:
+    return (str(java.path), *_JVM, "-cp", classpath(jars, jar_dir()), main, *args)
+
+
+def _env() -> dict[str, str]:
+    """What a JVM may add to its own options would be printed and could be in the way."""
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "LC_ALL", "TZ")}
+    return {**kept, "LC_ALL": kept.get("LC_ALL", "C.UTF-8")}

@@ -1,0 +1,68 @@
+"""The project's own processes: the ClickHouse endpoint, the shipper, the worker, the detector."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.settings import PREFIX, Settings
+from streams.stack.ports import HOST
+from streams.stack.probes import http_ok
+from streams.stack.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A module that takes its addresses from ``METER_*`` and serves its metrics on a port."""
+
+    name: str
+    module: str
+    depends: tuple[str, ...]
+
+
+SERVICES = (
+    Service("shipper", "streams.shipper", ("topics",)),
+    Service("worker", "streams.worker", ("topics", "clickhouse")),
+    Service("detector", "streams.detection", ("topics", "clickhouse")),
+)
+
+
+def service_recipe(service: Service, settings: Settings, metrics_port: int, cwd: Path) -> Recipe:
+    """Ready when its ``/metrics`` answers."""
+    own = settings.model_copy(update={"metrics_host": HOST, "metrics_port": metrics_port})
+    return Recipe(
+        name=service.name,
+        argv=_module(service.module),
+        env={**own_env(os.environ), **own.to_env()},
+        ready=http_ok(metrics_url(metrics_port)),
+        cwd=cwd,
+        depends=service.depends,
+    )
+
+
+def clickhouse_recipe(folder: Path, port: int, cwd: Path) -> Recipe:
+    return Recipe(
+        name="clickhouse",
+        argv=_module("sinks.embedded", "--path", str(folder), "--host", HOST, "--port", str(port)),
+        env=own_env(os.environ),
+        ready=http_ok(f"http://{HOST}:{port}/ping"),
+        cwd=cwd,
+    )
+
+
+def metrics_url(port: int) -> str:
+    return f"http://{HOST}:{port}/metrics"
+
+
+def own_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment without its ``METER_*``, which belong to another stack."""
+    kept = {name: value for name, value in env.items() if not name.startswith(PREFIX)}
+    return {**kept, "PYTHONUNBUFFERED": "1"}
+
+
+def _module(name: str, *args: str) -> tuple[str, ...]:
+    # -P: the working directory is not searched for modules.
+    return (sys.executable, "-P", "-m", name, *args)

@@ -1,0 +1,180 @@
+"""From a configuration to addresses and the units to run; and where a running stack is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from metering.errors import StackError
+from streams.settings import Settings
+from streams.stack.config import Endpoints, StackConfig
+from streams.stack.groups import read_process
+from streams.stack.kafka import cluster_id, server_properties
+from streams.stack.plan import DEPENDS, Ports, plan, settings_for, with_dependencies
+from streams.stack.ports import PortBook
+from streams.stack.recipe import Recipe
+from streams.stack.stack import ENDPOINTS_FILE, find_running
+
+
+@pytest.fixture
+def ports() -> Iterator[Ports]:
+    book = PortBook()
+    yield Ports.take(book, preferred=False)
+    book.release()
+
+
+def units(config: StackConfig, ports: Ports, only: tuple[str, ...]) -> dict[str, object]:
+    folder = config.folder
+    settings = settings_for(config, folder, ports, Settings())
+    planned = plan(
+        config=config,
+        folder=folder,
+        settings=settings,
+        ports=ports,
+        shm="test_",
+        on_progress=lambda _: None,
+        only=only,
+    )
+    return {unit.name: unit for unit in planned}
+
+
+def test_what_a_process_depends_on_runs_too(tmp_path: Path, ports: Ports) -> None:
+    assert with_dependencies(["worker"]) == {"worker", "topics", "kafka", "clickhouse"}
+    assert set(units(StackConfig(tmp_path), ports, ("shipper",))) == {"shipper", "topics", "kafka"}
+
+
+def test_every_dependency_exists_and_comes_earlier() -> None:
+    names = list(DEPENDS)
+    for name, needed in DEPENDS.items():
+        assert all(names.index(other) < names.index(name) for other in needed)
+
+
+def test_a_name_that_there_is_not_is_an_error() -> None:
+    with pytest.raises(StackError, match="kafkaa"):
+        with_dependencies(["kafkaa"])
+
+
+def test_given_addresses_are_used_and_not_started(tmp_path: Path, ports: Ports) -> None:
+    config = StackConfig(
+        tmp_path, kafka="k:9092", clickhouse="https://c:8443", triton="gpu.example:9001"
+    )
+    settings = settings_for(config, tmp_path, ports, Settings())
+    assert (settings.kafka, settings.clickhouse) == ("k:9092", "https://c:8443")
+    assert settings.triton_grpc == "gpu.example:9001"
+    assert settings.triton_http == "gpu.example:9000"
+    assert settings.triton_metrics == "gpu.example:9002"
+    planned = units(config, ports, tuple(DEPENDS))
+    assert set(planned) == {"topics", "shipper", "worker", "detector"}
+
+
+def test_credentials_go_to_what_runs_elsewhere_and_not_to_the_own_processes(
+    tmp_path: Path, ports: Ports
+) -> None:
+    base = Settings(
+        kafka_security_protocol="SASL_SSL",
+        kafka_username="ann",
+        kafka_password=SecretStr("k"),
+        clickhouse_user="bob",
+        clickhouse_password=SecretStr("c"),
+        webhook_secret=SecretStr("w"),
+    )
+    elsewhere = StackConfig(tmp_path, kafka="k:9093", clickhouse="https://c:8443")
+    given = settings_for(elsewhere, tmp_path, ports, base)
+    assert (given.kafka_username, given.clickhouse_user) == ("ann", "bob")
+    assert given.kafka_security_protocol == "SASL_SSL"
+
+    own = settings_for(StackConfig(tmp_path), tmp_path, ports, base)
+    assert (own.kafka_security_protocol, own.kafka_username) == ("PLAINTEXT", "")
+    assert own.kafka_password.get_secret_value() == ""
+    assert (own.clickhouse_user, own.clickhouse_password.get_secret_value()) == ("default", "")
+    assert own.webhook_secret.get_secret_value() == "w"
+
+
+@pytest.mark.parametrize("address", ["8001", "host", "host:grpc"])
+def test_a_triton_address_without_host_and_port_is_an_error(
+    tmp_path: Path, ports: Ports, address: str
+) -> None:
+    with pytest.raises(StackError, match="HOST:PORT"):
+        settings_for(StackConfig(tmp_path, triton=address), tmp_path, ports, Settings())
+
+
+def test_each_service_gets_the_settings_and_a_metrics_port_of_its_own(
+    tmp_path: Path, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METER_KAFKA_USERNAME", "of another stack")
+    config = StackConfig(tmp_path, kafka="k:9092", clickhouse="http://c:1", webhooks=("http://w",))
+    planned = units(config, ports, ("shipper", "worker", "detector"))
+    seen = set()
+    for name in ("shipper", "worker", "detector"):
+        recipe = planned[name]
+        assert isinstance(recipe, Recipe)
+        settings = Settings.from_env(recipe.env)
+        assert (settings.kafka, settings.webhooks) == ("k:9092", ("http://w",))
+        assert settings.kafka_username == ""
+        assert settings.metrics_port == ports.metrics[name]
+        seen.add(settings.metrics_port)
+    assert len(seen) == 3
+
+
+def test_a_model_that_is_not_in_the_repository_is_an_error(tmp_path: Path, ports: Ports) -> None:
+    config = StackConfig(tmp_path, models=("no_such_model",), model_repository=tmp_path)
+    with pytest.raises(StackError, match="no_such_model"):
+        units(config, ports, ("triton",))
+
+
+def test_kafka_listens_on_the_loopback_only(tmp_path: Path) -> None:
+    lines = dict(
+        line.split("=", 1) for line in server_properties(tmp_path, 1111, 2222).splitlines()
+    )
+    assert lines["listeners"] == "PLAINTEXT://127.0.0.1:1111,CONTROLLER://127.0.0.1:2222"
+    assert lines["advertised.listeners"] == "PLAINTEXT://127.0.0.1:1111"
+
+
+def test_a_cluster_id_is_what_kafka_takes_for_one() -> None:
+    ids = {cluster_id() for _ in range(200)}
+    assert len(ids) == 200
+    assert all(len(i) == 22 and not i.startswith("-") for i in ids)
+
+
+def published(folder: Path, pid: int, ticks: int) -> Endpoints:
+    endpoints = Endpoints(
+        kafka="k:1",
+        clickhouse="http://c:1",
+        triton_grpc="t:1",
+        triton_http="t:2",
+        triton_metrics="t:3",
+        folder=folder,
+        log_dir=folder,
+        price_book=folder / "prices.toml",
+        metrics={},
+        pids={"kafka": 1},
+        supervisor_pid=pid,
+        supervisor_started_ticks=ticks,
+    )
+    (folder / ENDPOINTS_FILE).write_text(endpoints.model_dump_json())
+    return endpoints
+
+
+def test_a_running_stack_is_found(tmp_path: Path) -> None:
+    own = read_process(os.getpid())
+    assert own is not None
+    assert find_running(tmp_path) is None
+    assert published(tmp_path, own.pid, own.started_ticks) == find_running(tmp_path)
+
+
+def test_a_stack_whose_pid_now_belongs_to_another_process_is_not_running(tmp_path: Path) -> None:
+    own = read_process(os.getpid())
+    assert own is not None
+    published(tmp_path, own.pid, own.started_ticks + 1)
+    assert find_running(tmp_path) is None
+    published(tmp_path, 2**22 + 1, own.started_ticks)  # above the highest pid of Linux
+    assert find_running(tmp_path) is None
+
+
+def test_a_half_written_endpoints_file_is_no_running_stack(tmp_path: Path) -> None:
+    (tmp_path / ENDPOINTS_FILE).write_text('{"kafka": ')
+    assert find_running(tmp_path) is None
