@@ -57,6 +57,7 @@ locks: | $(filter .tools/bin/uv,$(UV)) ## resolve both environments anew
 	  --extra embedded --group dev --output-file locks/app.txt pyproject.toml
 	$(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_35 --generate-hashes \
 	  --no-emit-index-url --excludes locks/triton.excludes --output-file locks/triton.txt locks/triton.in
+	$(APP)/bin/python -m streams.stack.jars
 
 clean: ## environments and everything made
 	rm -rf $(APP) $(TRITON) .tools build .meter

@@ -80,13 +80,13 @@ def test_no_request_takes_no_time_and_one_token_takes_no_step() -> None:
         (SimulatedRequest(0, 0, 1), "INPUT_TOKENS=0"),
         (SimulatedRequest(1, 0, -5), "OUTPUT_TOKENS=-5"),
         (SimulatedRequest(5, 6, 1), "CACHED_INPUT_TOKENS=6"),
-        (SimulatedRequest(8_000, 0, 193), "context of 8192"),
+        (SimulatedRequest(131_000, 0, 73), "context of 131072"),
     ],
 )
 def test_what_no_llama_could_be_asked_is_refused(request_: SimulatedRequest, field: str) -> None:
     with pytest.raises(MeteringError, match=field):
         LLAMA_8B.check(request_)
-    LLAMA_8B.check(SimulatedRequest(8_000, 8_000, 192))
+    LLAMA_8B.check(SimulatedRequest(131_000, 131_000, 72))
 
 
 @pytest.mark.parametrize("model", TIMINGS)
