@@ -1,0 +1,264 @@
+"""The engine: one per process and directory; a connection per request, thrown away after it.
+
+A connection costs 0.1 ms, has settings and temporary tables of its own, and runs one query at
+a time; connections run at the same time. Everything here blocks: it is called from threads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import chdb
+
+from sinks.embedded import formats
+from sinks.embedded.errors import DirectoryInUse, QueryError
+
+_UNSTREAMABLE = "Streaming query is not supported"
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+
+
+@dataclass(slots=True)
+class Progress:
+    """What X-ClickHouse-Summary says; grows while a result is read."""
+
+    read_rows: int = 0
+    read_bytes: int = 0
+    written_rows: int = 0
+    written_bytes: int = 0
+    result_rows: int = 0
+    result_bytes: int = 0
+
+
+class Inserter:
+    """An INSERT that takes its data in pieces; `Connection.abandon` gives it up.
+
+    Data that makes up no more than one block is there at ``finish`` or not at all.
+    """
+
+    def __init__(self, inserter: Any, progress: Progress) -> None:
+        self._inserter = inserter
+        self._progress = progress
+
+    def append(self, data: bytes) -> None:
+        try:
+            self._inserter.append(data)
+        except RuntimeError as exc:
+            raise QueryError.parse(str(exc)) from exc
+
+    def finish(self) -> None:
+        try:
+            done = self._inserter.finish()
+        except RuntimeError as exc:
+            raise QueryError.parse(str(exc)) from exc
+        self._progress.written_rows = done.rows_written
+        self._progress.written_bytes = done.bytes_written
+
+
+class Connection:
+    """Settings, database and temporary tables of one client; one query at a time."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._open: Any = None
+
+    def command(self, sql: str, output_format: str = "TSV") -> bytes:
+        """The whole result of a statement."""
+        return b"".join(self._whole(sql, output_format, {}, Progress()))
+
+    def apply(self, settings: Mapping[str, str]) -> None:
+        """SET them all, or none."""
+        if settings:
+            self.command(
+                "SET " + ", ".join(f"{name} = {literal(value)}" for name, value in settings.items())
+            )
+
+    def bind(self, params: Mapping[str, str]) -> None:
+        """Values for ``{name:Type}`` in statements that follow, escaped as in TSV."""
+        for name, value in params.items():
+            self.command(f"SET param_{_identifier(name)} = {literal(value)}")
+
+    def database(self) -> str:
+        return self.command("SELECT currentDatabase() FORMAT TSVRaw").decode().removesuffix("\n")
+
+    def use(self, database: str) -> None:
+        self.command(f"USE {quoted(database)}")
+
+    def set_now(self, names: list[str]) -> dict[str, str | None]:
+        """The values that these settings have now; None for the default."""
+        given = ", ".join(map(literal, names))
+        rows = self.command(
+            f"SELECT name, value, changed FROM system.settings WHERE name IN ({given})"  # noqa: S608  literals
+        )
+        values: dict[str, str | None] = {}
+        for row in rows.decode().splitlines():
+            name, value, changed = row.split("\t")
+            values[name] = _unescaped(value) if changed == "1" else None
+        return values
+
+    def restore(self, values: Mapping[str, str | None]) -> None:
+        for name, value in values.items():
+            self.command(f"SET {name} = {'DEFAULT' if value is None else literal(value)}")
+
+    def read(
+        self,
+        sql: str,
+        output_format: str,
+        params: Mapping[str, str],
+        streamed: bool,
+        seen: Progress,
+    ) -> Iterator[bytes]:
+        """The result, in pieces where ``streamed``; the first is ready when it has been computed.
+
+        An empty result of a format with a header is computed twice, for the header's sake.
+        """
+        if not streamed:
+            return self._whole(sql, output_format, params, seen)
+        try:
+            stream = self._connection.send_query(sql, output_format, params=dict(params))
+        except (RuntimeError, TypeError) as exc:
+            if _UNSTREAMABLE in str(exc):
+                return self._whole(sql, output_format, params, seen)
+            raise QueryError.parse(str(exc)) from exc
+        self._open = stream
+        return self._streamed(stream, sql, output_format, params, seen)
+
+    def _whole(
+        self, sql: str, output_format: str, params: Mapping[str, str], seen: Progress
+    ) -> Iterator[bytes]:
+        try:
+            result = self._connection.query(sql, output_format, params=dict(params))
+        except (RuntimeError, TypeError) as exc:
+            raise QueryError.parse(str(exc)) from exc
+        seen.written_rows = result.rows_written()
+        seen.written_bytes = result.bytes_written()
+        _add(seen, result)
+        yield result.bytes()
+
+    def _streamed(
+        self, stream: Any, sql: str, output_format: str, params: Mapping[str, str], seen: Progress
+    ) -> Iterator[bytes]:
+        measure = formats.header_of(output_format)
+        header: bytes | None = None
+        try:
+            for result in stream:
+                _add(seen, result)
+                piece = result.bytes()
+                if header is None:
+                    header = piece[: measure(piece)] if measure is not None else b""
+                    yield piece
+                elif not piece.startswith(header):
+                    raise QueryError.of("LOGICAL_ERROR", f"{output_format} changed its header")
+                else:
+                    yield piece[len(header) :] if header else piece
+        except RuntimeError as exc:
+            raise QueryError.parse(str(exc)) from exc
+        if header is None and formats.has_header(output_format):
+            yield from self._whole(sql, output_format, params, seen)
+
+    def insert(self, sql: str, input_format: str, seen: Progress) -> Inserter:
+        try:
+            inserter = self._connection.send_insert(sql, input_format)
+        except (RuntimeError, TypeError) as exc:
+            raise QueryError.parse(str(exc)) from exc
+        self._open = inserter
+        return Inserter(inserter, seen)
+
+    def abandon(self) -> None:
+        """Give up a result or an INSERT that was not brought to its end."""
+        still_open, self._open = self._open, None
+        if still_open is not None:
+            still_open.cancel()
+
+    def close(self) -> None:
+        """Whatever is still open is given up with it."""
+        self._connection.close()
+
+
+class Engine:
+    """Owns the directory for as long as the process lives, kill -9 included.
+
+    Raises:
+        DirectoryInUse: another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._path = str(path.resolve())
+        self._lock = os.open(path / "embedded.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(self._lock)
+            raise DirectoryInUse(f"{path} is in use by another process of this kind") from exc
+        # The engine lives while a connection is open; this one also sends the KILLs.
+        self._keeper = self.connect()
+        self._keeper_busy = threading.Lock()
+        version, timezone, compress = (
+            self._keeper.command(
+                "SELECT version(), timezone(), getSetting('enable_http_compression')"
+            )
+            .decode()
+            .rstrip("\n")
+            .split("\t")
+        )
+        self.version: str = version
+        self.timezone: str = timezone
+        self.compresses_by_default: bool = compress in ("1", "true")
+        rows = self._keeper.command("SELECT name, content_type FROM system.formats").decode()
+        self.content_types: dict[str, str] = dict(row.split("\t") for row in rows.splitlines())
+
+    def connect(self) -> Connection:
+        connection = Connection(chdb.connect(self._path))  # type: ignore[no-untyped-call]  # chdb has no types
+        connection.apply({"implicit_select": "0", "allow_introspection_functions": "0"})
+        return connection
+
+    def kill(self, log_comment: str) -> None:
+        """Ask the queries with this comment to end; they end at their next block."""
+        with self._keeper_busy:
+            self._keeper.command(
+                f"KILL QUERY WHERE Settings['log_comment'] = {literal(log_comment)} ASYNC"
+            )
+
+    def close(self) -> None:
+        self._keeper.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def literal(value: str) -> str:
+    """A string literal of SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def quoted(identifier: str) -> str:
+    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def _identifier(name: str) -> str:
+    if not re.fullmatch(r"\w+", name, re.ASCII):
+        raise QueryError.of("BAD_ARGUMENTS", f"'{name}' can't be the name of a query parameter")
+    return name
+
+
+def _unescaped(value: str) -> str:
+    """Undo TSV's escaping."""
+    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), value, flags=re.DOTALL)
+
+
+def _add(seen: Progress, result: Any) -> None:
+    seen.read_rows += result.storage_rows_read()
+    seen.read_bytes += result.storage_bytes_read()
+    seen.result_rows += result.rows_read()
+    seen.result_bytes += result.bytes_read()
