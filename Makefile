@@ -6,7 +6,7 @@ APP := .venv
 TRITON := .venv-triton
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help env demo up test check lint types imports locks clean
+.PHONY: help env demo up test check lint types imports compose locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,7 +40,7 @@ up: env ## the whole stack on this machine, until Ctrl-C
 test: env check ## every check and every test, with the real processes
 	$(APP)/bin/pytest
 
-check: lint types imports ## ruff, mypy --strict, import-linter
+check: lint types imports compose ## ruff, mypy --strict, import-linter, the compose file's schema
 
 lint: $(APP)/.done ## ruff
 	$(APP)/bin/ruff check .
@@ -52,11 +52,17 @@ types: $(APP)/.done ## mypy --strict
 imports: $(APP)/.done ## who may import whom
 	$(APP)/bin/lint-imports
 
+compose: $(APP)/.done ## the compose files, against the Compose specification's schema
+	$(APP)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.gpu.yml
+
 locks: | $(filter .tools/bin/uv,$(UV)) ## resolve both environments anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --extra embedded --group dev --output-file locks/app.txt pyproject.toml
 	$(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_35 --generate-hashes \
 	  --no-emit-index-url --excludes locks/triton.excludes --output-file locks/triton.txt locks/triton.in
+	$(UV) pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_35 --generate-hashes \
+	  --no-emit-index-url --excludes locks/triton.excludes --constraints locks/triton.txt \
+	  --output-file deploy/triton.txt deploy/triton.in
 	$(APP)/bin/python -m streams.stack.jars
 
 clean: ## environments and everything made
