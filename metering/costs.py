@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, computed_field
 
 from metering.money import quotient
-from metering.usage import Frozen, IdentitySource, Name, NonNegative, Operation, Outcome
+from metering.usage import EpochNs, Frozen, IdentitySource, Name, NonNegative, Operation, Outcome
 
 Driver = Literal["volume", "input_length", "output_length", "gpu_time_per_token", "price"]
 DRIVERS: tuple[Driver, ...] = (
@@ -30,7 +30,7 @@ class CostLine(Frozen):
     source: Name
     sequence: NonNegative
     position: NonNegative
-    time_ns: NonNegative
+    time_ns: EpochNs
     boot_id: str
     request_id: str
     retry_of: str | None
@@ -67,6 +67,9 @@ class CostLine(Frozen):
     output_cost_usd: Decimal | None
 
 
+Total = Annotated[int, Field(ge=0, lt=2**64)]
+
+
 class WindowRow(Frozen):
     """Unit costs of one cohort (tenant × model) in one tumbling window of event time.
 
@@ -83,16 +86,16 @@ class WindowRow(Frozen):
     model: str
     final: bool
     counted_to: int
-    requests: NonNegative
-    retries: NonNegative
-    unpriced_requests: NonNegative
-    batch_size_sum: NonNegative
-    input_tokens: NonNegative
-    cached_input_tokens: NonNegative
-    output_tokens: NonNegative
-    gpu_ns: NonNegative
-    input_gpu_ns: NonNegative
-    output_gpu_ns: NonNegative
+    requests: Total
+    retries: Total
+    unpriced_requests: Total
+    batch_size_sum: Total
+    input_tokens: Total
+    cached_input_tokens: Total
+    output_tokens: Total
+    gpu_ns: Total
+    input_gpu_ns: Total
+    output_gpu_ns: Total
     cost_usd: Decimal
     input_cost_usd: Decimal
     output_cost_usd: Decimal

@@ -8,7 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from metering.errors import UnreadableUsage
 
-NonNegative = Annotated[int, Field(ge=0, lt=2**63)]
+NonNegative = Annotated[int, Field(ge=0, lt=2**53)]
+"""Counts and durations; 2**53 ns are 104 days. Sums of many of them still fit 64 bits."""
+EpochNs = Annotated[int, Field(ge=0, lt=2**63)]
+Rows = Annotated[int, Field(ge=1, lt=2**32)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 IdentitySource = Literal["parameter", "header", "none"]
 Operation = Literal["chat", "text_completion", "embeddings"]
@@ -40,7 +43,7 @@ class RequestUsage(Frozen):
     operation: Operation
     status: Outcome = "ok"
     retry_of: Annotated[str, Field(max_length=256)] | None = None
-    rows: Annotated[int, Field(ge=1)] = 1
+    rows: Rows = 1
     input_tokens: NonNegative = 0
     cached_input_tokens: NonNegative = 0
     output_tokens: NonNegative = 0
@@ -89,12 +92,12 @@ class UsageBatch(Frozen):
     accelerator: Name
     region: Name
     deployment: Name
-    speedup: Annotated[int, Field(ge=1)] = 1
-    batch_size: Annotated[int, Field(ge=1)]
+    speedup: Annotated[int, Field(ge=1, lt=2**32)] = 1
+    batch_size: Rows
     wall_ns: NonNegative
     gpu_ns: NonNegative
-    start_monotonic_ns: NonNegative
-    end_epoch_ns: NonNegative
+    start_monotonic_ns: EpochNs
+    end_epoch_ns: EpochNs
     timing_source: Literal["monotonic"] = "monotonic"
     apportionment_rule: Name
     requests: Annotated[tuple[RequestUsage, ...], Field(min_length=1)]
