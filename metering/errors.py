@@ -37,12 +37,17 @@ class InvalidTrace(MeteringError):
 
 
 class SinkUnavailable(MeteringError):
-    """A sink did not take the rows. They are still the caller's."""
+    """A sink did not take the rows (they are still the caller's), or, with 0 rows, not answer."""
 
     def __init__(self, target: str, rows: int, detail: str) -> None:
-        super().__init__(f"{target} did not take {rows} rows: {detail}")
+        failed = f"did not take {rows} rows" if rows else "does not answer"
+        super().__init__(f"{target} {failed}: {detail}")
         self.target = target
         self.rows = rows
+
+
+class QueryFailed(MeteringError):
+    """ClickHouse answered a question with an error, or broke off; the message is its own."""
 
 
 class StackError(MeteringError):

@@ -141,11 +141,19 @@ def _take_one(
     decision.lines += lines
 
 
-def tell(ledger: Ledger, policy: Policy, now_ns: int, *, provisional: bool) -> list[WindowRow]:
-    """Window rows that are due. A source that has been quiet for ``quiet_ns`` does not hold its
-    windows open: they close by the clock; if more comes all the same, they are corrected."""
+def is_quiet(ledger: Ledger, policy: Policy, now_ns: int) -> bool:
+    """Whether nothing has come for ``quiet_ns``."""
+    return now_ns - ledger.last_arrival_ns > policy.quiet_ns
+
+
+def tell(
+    ledger: Ledger, policy: Policy, now_ns: int, *, provisional: bool, caught_up: bool = False
+) -> list[WindowRow]:
+    """Window rows that are due. A topic that is quiet and has been read to its end (``caught_up``)
+    does not hold its windows open: they close by the clock; if more comes all the same, they are
+    corrected."""
     closing_ns = ledger.windows.watermark_ns
-    if now_ns - ledger.last_arrival_ns > policy.quiet_ns:
+    if caught_up and is_quiet(ledger, policy, now_ns):
         closing_ns = max(closing_ns, now_ns - policy.disorder_ns - policy.quiet_ns)
     rows = close(ledger.windows, closing_ns, provisional=provisional)
     forget(ledger.windows, retention_ns=policy.retention_ns)

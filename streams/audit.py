@@ -35,9 +35,12 @@ async def audit(settings: Settings, prefix: str) -> Audit:
     metered = batches = rows = mismatches = 0
     seen: set[tuple[str, int]] = set()
     for _, value in await _read_all(settings, USAGE_BATCHES):
-        batch = json.loads(value)
-        identity = (batch["source"], batch["sequence"])
-        own = [r for r in batch["requests"] if r["request_id"].startswith(prefix)]
+        try:
+            batch = json.loads(value)
+            identity = (batch["source"], batch["sequence"])
+            own = [r for r in batch["requests"] if r["request_id"].startswith(prefix)]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # What can't be read is among the refused.
         if identity in seen or not own:
             continue
         seen.add(identity)

@@ -26,6 +26,8 @@ from streams.topics import COST_ANOMALIES, COST_REQUESTS, COST_WINDOWS, USAGE_DL
 
 EVENT_SOURCE = "inference-meter/worker"
 DETECTOR_SOURCE = "inference-meter/detector"
+MAX_REQUEST_BYTES = 20 * 1024 * 1024
+"""Above the largest that any topic takes, so that the broker decides and not the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Publisher:
             compression_type="lz4",
             linger_ms=5,
             max_batch_size=256 * 1024,
-            max_request_size=16 * 1024 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
         )
         try:
             await producer.start()

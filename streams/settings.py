@@ -52,7 +52,7 @@ class Settings(BaseModel):
         """Read ``METER_KAFKA``, ``METER_CLICKHOUSE`` …; ``METER_WEBHOOKS`` is separated by commas.
 
         Raises:
-            InvalidSettings: naming the variable and its value (never a password's).
+            InvalidSettings: naming the variable and what is wrong with it, never its value.
         """
         given: dict[str, Any] = {
             name: env[PREFIX + name.upper()]
@@ -84,17 +84,27 @@ class Settings(BaseModel):
         return env
 
     def kafka_client(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka client takes: address, TLS and SASL."""
+        """Keyword arguments that every aiokafka client takes: address, TLS and SASL.
+
+        Raises:
+            InvalidSettings: the file of certificates can't be used.
+        """
         kwargs: dict[str, Any] = {
             "bootstrap_servers": self.kafka,
             "security_protocol": self.kafka_security_protocol,
         }
         if self.kafka_security_protocol in ("SSL", "SASL_SSL"):
-            kwargs["ssl_context"] = ssl.create_default_context(
-                cafile=str(self.kafka_ca_file) if self.kafka_ca_file is not None else None
-            )
+            kwargs["ssl_context"] = self._ssl_context()
         if self.kafka_security_protocol.startswith("SASL"):
             kwargs["sasl_mechanism"] = self.kafka_sasl_mechanism
             kwargs["sasl_plain_username"] = self.kafka_username
             kwargs["sasl_plain_password"] = self.kafka_password.get_secret_value()
         return kwargs
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(
+                cafile=None if self.kafka_ca_file is None else str(self.kafka_ca_file)
+            )
+        except OSError as exc:  # SSLError is one; neither names the file
+            raise InvalidSettings(f"{PREFIX}KAFKA_CA_FILE={self.kafka_ca_file}: {exc}") from exc

@@ -33,12 +33,18 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
         MeteringError: the URL is not ``http(s)://HOST[:PORT]``.
     """
     parts = urlsplit(target.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if "@" in parts.netloc:  # not shown: a password may be in it, and would be in every error
+        raise MeteringError("the ClickHouse URL has credentials: they have settings of their own")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise MeteringError(f"ClickHouse URL {target.url!r}: want http(s)://HOST[:PORT]")
     try:
         return clickhouse_connect.get_client(
             host=parts.hostname,
-            port=parts.port or (8443 if parts.scheme == "https" else 8123),
+            port=port or (8443 if parts.scheme == "https" else 8123),
             secure=parts.scheme == "https",
             username=target.user,
             password=target.password,

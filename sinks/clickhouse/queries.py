@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from metering.errors import SinkUnavailable
+from metering.errors import QueryFailed
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
 
 
@@ -64,7 +64,7 @@ ORDER BY cost DESC, tenant, model
 
 
 class ClickHouseReader:
-    """One connection for questions. Errors of ClickHouse come as SinkUnavailable."""
+    """One connection for questions. Errors of ClickHouse come as QueryFailed."""
 
     def __init__(self, target: ClickHouseTarget) -> None:
         self._target = target
@@ -77,7 +77,7 @@ class ClickHouseReader:
         try:
             found = self._client.query(sql, parameters=parameters or {}).result_rows
         except (ClickHouseError, OSError) as exc:
-            raise SinkUnavailable(f"ClickHouse at {self._target.url}", 0, str(exc).strip()) from exc
+            raise QueryFailed(f"ClickHouse at {self._target.url}: {str(exc).strip()}") from exc
         return [tuple(row) for row in found]
 
     def raw(self, sql: str, output_format: str) -> bytes:
@@ -85,7 +85,7 @@ class ClickHouseReader:
         try:
             answer = self._client.raw_query(sql, fmt=output_format)
         except (ClickHouseError, OSError) as exc:
-            raise SinkUnavailable(f"ClickHouse at {self._target.url}", 0, str(exc).strip()) from exc
+            raise QueryFailed(f"ClickHouse at {self._target.url}: {str(exc).strip()}") from exc
         return answer if isinstance(answer, bytes) else str(answer).encode()
 
     def metered(self) -> list[Metered]:

@@ -28,7 +28,7 @@ KILLABLE = ("worker", "shipper", "detector", "clickhouse", "kafka")
 EVERY_S = 10.0
 
 
-@click.command()
+@click.command(short_help="Traffic, an incident, and a report.")
 @click.option(
     "--incident",
     type=click.Choice(get_args(Incident)),

@@ -15,7 +15,7 @@ from streams.cli.common import dir_option, json_option
 from streams.doctor import checks
 
 
-@click.command()
+@click.command(short_help="What this machine has and what it lacks.")
 @dir_option()
 @json_option
 def doctor(folder: Path, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -39,6 +40,8 @@ for command in (demo, up, replay, top, sql, reconcile, doctor):
 
 def main() -> None:
     """The entry point: a MeteringError is a message for people, anything else is a bug."""
+    # What libraries log on the way to an error would stand before the error's own message.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         meter(standalone_mode=True)
     except MeteringError as exc:

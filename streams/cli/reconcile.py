@@ -19,7 +19,7 @@ from streams.reconcile_table import verdict_table
 from streams.worker.app import clickhouse_target
 
 
-@click.command()
+@click.command(short_help="Metered usage against Triton's own counters.")
 @dir_option()
 @click.option("--clickhouse", metavar="URL", help="Where the metered usage is.")
 @click.option("--triton", metavar="HOST:PORT", help="Triton's gRPC address.")

@@ -24,7 +24,7 @@ from streams.stack.config import StackConfig
 from streams.stack.stack import Stack, find_running
 
 
-@click.command()
+@click.command(short_help="A trace of real traffic through the stack.")
 @click.argument("trace", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--format", "trace_format", type=click.Choice(get_args(TraceFormat)), required=True)
 @click.option(

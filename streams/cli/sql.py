@@ -12,7 +12,7 @@ from streams.cli.common import dir_option, explain_absence, json_option, running
 from streams.worker.app import clickhouse_target
 
 
-@click.command()
+@click.command(short_help="Ask ClickHouse anything.")
 @click.argument("query")
 @dir_option()
 @click.option("--clickhouse", metavar="URL", help="Ask this ClickHouse.")

@@ -21,7 +21,7 @@ from streams.worker.app import clickhouse_target
 EVERY_S = 1.0
 
 
-@click.command()
+@click.command(short_help="Unit costs, live.")
 @dir_option()
 @click.option("--clickhouse", metavar="URL", help="Ask this ClickHouse.")
 @click.option("--last", "last_s", type=int, default=60, show_default=True, help="Seconds back.")

@@ -14,7 +14,7 @@ from streams.stack.config import Endpoints, StackConfig
 from streams.stack.stack import Stack
 
 
-@click.command()
+@click.command(short_help="The whole stack on this machine, until Ctrl-C.")
 @dir_option()
 @existing_options
 @click.option("--webhook", "webhooks", multiple=True, metavar="URL", help="Deliver anomalies here.")

@@ -134,6 +134,8 @@ class DemoReport:
         if self.calm_anomalies:
             found.append(f"{len(self.calm_anomalies)} anomalies in calm traffic")
         found += self._problems_of_cause()
+        if self.delivered < len(self.found):
+            found.append(f"{self.delivered} of {len(self.found)} anomalies were delivered")
         return found
 
     def _problems_of_cause(self) -> list[str]:
@@ -142,10 +144,7 @@ class DemoReport:
         _, cause = self.top
         expected = (self.scenario.expected_driver, self.scenario.expected_tenant)
         named = (cause.driver, cause.slice.get("tenant"))
-        problems = [] if named == expected else [f"the cause is {expected}, {named} was named"]
-        if self.delivered < len(self.found):
-            problems.append(f"{self.delivered} of {len(self.found)} anomalies were delivered")
-        return problems
+        return [] if named == expected else [f"the cause is {expected}, {named} was named"]
 
     def as_json(self) -> dict[str, Any]:
         top = self.top

@@ -56,7 +56,10 @@ class SourceReader:
         path = self._folder / CHECKPOINT
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            return Position(saved["segment"], saved["offset"], saved["next_sequence"])
+            numbers = [saved[name] for name in ("segment", "offset", "next_sequence")]
+            if not all(type(n) is int and n >= 0 for n in numbers):
+                raise ValueError(f"segment, offset, next_sequence are {numbers}")
+            return Position(*numbers)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as exc:
@@ -66,7 +69,10 @@ class SourceReader:
             ) from exc
 
     def _segments(self) -> list[int]:
-        names = (first_sequence_of(p) for p in self._folder.iterdir())
+        try:
+            names = [first_sequence_of(p) for p in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []  # The folder was deleted; its emitter makes it again.
         return sorted(n for n in names if n is not None)
 
     def lag_bytes(self) -> int:
@@ -104,13 +110,13 @@ class SourceReader:
                 data += file.read(MAX_FRAME_BYTES)
         frames, stopped, problem = decode_frames(data)
         corrupt = 0
-        if problem is not None:
-            # Skip to the next sound frame, if one is there already; else wait for one.
-            resume = resume_offset(data, stopped)
-            if resume is not None:
-                stopped, corrupt = resume, 1
-            elif following is not None:
-                stopped, corrupt = len(data), 1
+        # Skip to the next sound frame, if one is there already; else wait for one. A length
+        # that passes over sound frames is damage too, though it looks like a torn tail.
+        resume = resume_offset(data, stopped) if stopped < len(data) else None
+        if resume is not None:
+            stopped, corrupt = resume, 1
+        elif problem is not None and following is not None:
+            stopped, corrupt = len(data), 1
         ends = not frames and corrupt == 0
         if ends and following is not None:
             torn = 1 if stopped < len(data) else 0

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import faust
+from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from metering.ledger import Ledger, Message, from_bytes
@@ -106,6 +107,10 @@ def make_app(settings: Settings) -> faust.App:
         acknowledged = ledgers.send_changelog(partition, key, snapshot)
         await acknowledged
 
+    async def end_offset(partition: int) -> int:
+        tp = TP(USAGE_BATCHES, partition)
+        return int((await app.consumer.highwaters(tp))[tp])
+
     def processor_of(partition: int) -> Processor:
         if partition not in processors:
             snapshot = ledgers.data.get(str(partition).encode())
@@ -118,6 +123,7 @@ def make_app(settings: Settings) -> faust.App:
                 writer=writer,
                 publisher=publisher,
                 save=save,
+                end_offset=end_offset,
                 metrics=metrics,
             )
         return processors[partition]

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from metering.costs import CostLine
 from metering.errors import SinkUnavailable
-from metering.ledger import Decision, Ledger, Message, Policy, take, tell, to_bytes
+from metering.ledger import Decision, Ledger, Message, Policy, is_quiet, take, tell, to_bytes
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher, line_record, refusal_record, window_record
@@ -31,6 +31,8 @@ from streams.worker.book import PriceBookFile
 log = logging.getLogger(__name__)
 
 SaveLedger = Callable[[int, bytes], Awaitable[None]]
+EndOffset = Callable[[int], Awaitable[int]]
+"""The offset that the next message of a partition will get, as the broker says just now."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 
@@ -47,6 +49,7 @@ class Processor:
         writer: ClickHouseWriter,
         publisher: Publisher,
         save: SaveLedger,
+        end_offset: EndOffset,
         metrics: WorkerMetrics,
         policy: Policy | None = None,
     ) -> None:
@@ -56,6 +59,7 @@ class Processor:
         self._writer = writer
         self._publisher = publisher
         self._save = save
+        self._end_offset = end_offset
         self._metrics = metrics
         self._policy = Policy() if policy is None else policy
         self._turn = asyncio.Lock()
@@ -74,7 +78,12 @@ class Processor:
         async with self._turn:
             now_ns = time.time_ns()
             self._prices.refresh()
-            decision = Decision(rows=tell(self._ledger, self._policy, now_ns, provisional=True))
+            caught_up = is_quiet(self._ledger, self._policy, now_ns) and (
+                self._ledger.windows.counted_to + 1 >= await self._end_offset(self.partition)
+            )
+            decision = Decision(
+                rows=tell(self._ledger, self._policy, now_ns, provisional=True, caught_up=caught_up)
+            )
             if decision.rows:
                 await self._make_durable(decision)
             self._metrics.price_book_ok.set(self._prices.ok)

@@ -107,7 +107,7 @@ def test_crashes_replays_duplicates_and_disorder_change_no_total(
             at = data.draw(st.integers(0, at))
             if data.draw(st.booleans()):
                 at = max(at, ledger.windows.counted_to + 1)
-    rows += tell(ledger, POLICY, NOON_NS + 10_000 * NS, provisional=True)
+    rows += tell(ledger, POLICY, NOON_NS + 10_000 * NS, provisional=True, caught_up=True)
     assert len(lines) == 2 * len({sequence for sequence, _, _ in arrivals})
     check_windows_equal_the_lines(list(lines.values()), rows)
     assert all(row.final for row in rows_by_window(rows).values())
@@ -201,13 +201,14 @@ def test_a_late_event_corrects_its_window_and_a_very_late_one_is_reported(
     assert len(decisions[4].lines) == 1, "priced and stored all the same"
 
 
-def test_a_quiet_source_does_not_hold_its_windows_open(
+def test_a_topic_that_is_quiet_and_read_to_its_end_does_not_hold_its_windows_open(
     batch_of: Callable[..., UsageBatch],
 ) -> None:
     ledger = Ledger()
     take(ledger, [message(batch_of(), 0)], BOOK, POLICY, NOON_NS)
-    assert tell(ledger, POLICY, NOON_NS + 2 * NS, provisional=False) == []
-    rows = tell(ledger, POLICY, NOON_NS + 16 * NS, provisional=False)
+    assert tell(ledger, POLICY, NOON_NS + 2 * NS, provisional=False, caught_up=True) == []
+    assert tell(ledger, POLICY, NOON_NS + 16 * NS, provisional=False) == [], "more may be waiting"
+    rows = tell(ledger, POLICY, NOON_NS + 16 * NS, provisional=False, caught_up=True)
     assert [(r.window_seconds, r.final) for r in rows] == [(10, True)]
 
 

@@ -1,0 +1,175 @@
+"""CloudEvents 1.0 in Kafka's binary mode, and what the publisher makes of the project's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.cloudevents import (
+    USAGE_BATCH_TYPE,
+    check_headers,
+    encode_headers,
+    rfc3339,
+)
+from metering.costs import Anomaly, CostLine, WindowRow
+from metering.errors import UnreadableUsage
+from metering.ledger import Message, Refusal
+from metering.prices import parse_price_book
+from metering.pricing import price_batch
+from metering.usage import UsageBatch
+from metering.windows import WindowState, close, count
+from streams.publisher import (
+    anomaly_record,
+    line_record,
+    refusal_record,
+    window_record,
+)
+
+NOON_NS = 1_780_000_000 * 10**9
+BOOK = parse_price_book(
+    '[[gpu_hour]]\nid = "p"\naccelerator = "cpu"\nregion = "*"\nusd_per_gpu_hour = "0.07"\n'
+    "effective_from = 2020-01-01T00:00:00Z\n",
+    "book",
+)
+
+
+def test_attributes_are_headers_and_the_data_are_json() -> None:
+    assert encode_headers("a.type", "a/source", "an-id", NOON_NS + 5) == [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", b"a.type"),
+        ("ce_source", b"a/source"),
+        ("ce_id", b"an-id"),
+        ("ce_time", b"2026-05-28T20:26:40.000000005Z"),
+        ("content-type", b"application/json"),
+    ]
+
+
+def test_an_event_without_a_time_has_no_such_header() -> None:
+    names = [name for name, _ in encode_headers("t", "s", "i", None)]
+    assert "ce_time" not in names
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_a_time_keeps_its_nanoseconds(time_ns: int) -> None:
+    shown = rfc3339(time_ns)
+    moment = datetime.fromisoformat(shown[:19] + "+00:00")
+    seconds = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    assert seconds * 10**9 + int(shown[20:29]) == time_ns
+    assert shown[-1] == "Z"
+
+
+def test_what_the_encoder_makes_is_taken() -> None:
+    check_headers(encode_headers(USAGE_BATCH_TYPE, "s", "1", None), USAGE_BATCH_TYPE)
+
+
+def test_a_message_without_headers_is_taken_by_its_value() -> None:
+    check_headers((), USAGE_BATCH_TYPE)
+    check_headers((("x-trace", b"\xff"),), USAGE_BATCH_TYPE)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("ce_type", b"inference-meter.usage.batch.v2")],
+        [("ce_type", b"")],
+        [("ce_type", b"\xff" * 10_000)],
+        [("ce_type", USAGE_BATCH_TYPE.encode()), ("ce_specversion", b"0.3")],
+    ],
+)
+def test_a_message_that_calls_itself_something_else_is_refused(
+    headers: list[tuple[str, bytes]],
+) -> None:
+    with pytest.raises(UnreadableUsage) as error:
+        check_headers(headers, USAGE_BATCH_TYPE)
+    assert error.value.reason == "wrong-type"
+    assert len(str(error.value)) < 1_000
+
+
+def test_a_priced_line_is_keyed_by_its_tenant_and_reads_back_exactly(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    batch = batch_of(7, gpu_ns=10**9 + 1, requests=[{"tenant": "größer"}, {}])
+    lines = price_batch(batch, BOOK)
+    records = [line_record(line) for line in lines]
+    assert [r.key for r in records] == ["größer".encode(), b"acme"]
+    assert [dict(r.headers)["ce_id"] for r in records] == [b"7/0", b"7/1"]
+    assert {dict(r.headers)["ce_source"] for r in records} == {batch.source.encode()}
+    assert [CostLine.model_validate_json(r.value) for r in records] == lines
+
+
+def test_an_unpriced_line_says_null_and_not_0(batch_of: Callable[..., UsageBatch]) -> None:
+    (line,) = price_batch(batch_of(0, accelerator="unheard of"), BOOK)
+    value = line_record(line).value
+    assert b'"cost_usd":null' in value
+    assert CostLine.model_validate_json(value).cost_usd is None
+
+
+def test_each_telling_of_a_window_has_its_own_identity_and_all_of_them_one_key(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    state = WindowState()
+    told: list[WindowRow] = []
+    for sequence in range(3):
+        lines = price_batch(batch_of(sequence), BOOK)
+        count(state, lines, sequence, retention_ns=10**12)
+        closing_ns = 0 if sequence == 0 else NOON_NS + 10**10
+        told += [r for r in close(state, closing_ns, provisional=True) if r.window_seconds == 10]
+    records = [window_record(row) for row in told]
+    assert [row.final for row in told] == [False, True, True]
+    assert len({r.key for r in records}) == 1
+    assert len({dict(r.headers)["ce_id"] for r in records}) == 3
+    assert {dict(r.headers)["ce_time"] for r in records} == {rfc3339(NOON_NS + 10**10).encode()}
+    assert [WindowRow.model_validate_json(r.value) for r in records] == told
+
+
+def test_the_same_offset_told_open_and_then_final_are_two_events(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    state = WindowState()
+    count(state, price_batch(batch_of(0), BOOK), 0, retention_ns=10**12)
+    (opened, *_) = close(state, 0, provisional=True)
+    (closed, *_) = [
+        row
+        for row in close(state, NOON_NS + 10**12, provisional=True)
+        if row.window_seconds == opened.window_seconds
+    ]
+    assert opened.counted_to == closed.counted_to
+    identities = [dict(window_record(row).headers)["ce_id"] for row in (opened, closed)]
+    assert identities[0] != identities[1]
+
+
+def test_an_anomaly_is_known_by_its_id() -> None:
+    anomaly = Anomaly(
+        anomaly_id="abc",
+        window_start_ms=NOON_NS // 10**6,
+        window_seconds=10,
+        tenant="acme",
+        model="tiny",
+        score=1.5,
+        score_unit="standard deviations",
+        threshold=1.0,
+        expected_usd=Decimal("0.000000000000000001"),
+        observed_usd=Decimal("12345678901234567890.123456789012345678"),
+        usd_per_hour=Decimal("-3"),
+        causes=(),
+    )
+    record = anomaly_record(anomaly)
+    assert dict(record.headers)["ce_id"] == b"abc"
+    assert Anomaly.model_validate_json(record.value) == anomaly
+
+
+def test_a_refused_message_keeps_its_bytes_and_its_headers_under_other_names() -> None:
+    headers = (("ce_id", b"1"), ("ce_type", b"\xff"), ("meter_reason", b"a lie"))
+    message = Message(42, NOON_NS, b"\x00\x01", headers)
+    record = refusal_record(Refusal(message, "malformed", "half a surrogate: \ud800"), 3)
+    given = dict(record.headers)
+    assert record.value == b"\x00\x01"
+    assert (given["ce_id"], given["meter_reason"]) == (b"3@42", b"malformed")
+    assert given["original_ce_type"] == b"\xff"
+    assert given["original_meter_reason"] == b"a lie"
+    assert given["meter_detail"].startswith(b"half a surrogate")

@@ -1,0 +1,298 @@
+"""The detector's process, with a topic, a store and receivers that are fakes in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+
+from metering.costs import Anomaly, CauseTag, WindowRow
+from metering.errors import SinkUnavailable
+from sinks.prometheus import DetectorMetrics
+from streams.detection import app
+from streams.detection.app import Detection, Outlets
+from streams.detection.intervals import Intervals
+from streams.publisher import Record
+from streams.settings import Settings
+from streams.topics import COST_ANOMALIES
+
+START_MS = 1_780_000_000_000
+
+
+def value(window: int, tenant: str = "acme") -> bytes:
+    row = WindowRow(
+        window_start_ms=START_MS + window * 10_000,
+        window_seconds=10,
+        tenant=tenant,
+        model="tiny",
+        final=True,
+        counted_to=window,
+        requests=1,
+        retries=0,
+        unpriced_requests=0,
+        batch_size_sum=1,
+        input_tokens=1,
+        cached_input_tokens=0,
+        output_tokens=1,
+        gpu_ns=2,
+        input_gpu_ns=1,
+        output_gpu_ns=1,
+        cost_usd=Decimal(2),
+        input_cost_usd=Decimal(1),
+        output_cost_usd=Decimal(1),
+    )
+    return row.model_dump_json().encode()
+
+
+def anomaly_of(row: WindowRow) -> Anomaly:
+    return Anomaly(
+        anomaly_id=f"{row.window_start_ms}-{row.tenant}",
+        window_start_ms=row.window_start_ms,
+        window_seconds=10,
+        tenant=row.tenant,
+        model=row.model,
+        score=9.0,
+        score_unit="standard deviations",
+        threshold=5.0,
+        expected_usd=Decimal(1),
+        observed_usd=Decimal(2),
+        usd_per_hour=Decimal(360),
+        causes=(
+            CauseTag(
+                driver="volume",
+                slice={"tenant": row.tenant},
+                share=1.0,
+                usd_per_hour=Decimal(360),
+                confidence=1.0,
+                lever="volume ▸ more requests",
+            ),
+        ),
+    )
+
+
+class Suspicious:
+    """A detector to which every cohort of every window is an anomaly."""
+
+    def __init__(self) -> None:
+        self.observed: list[int] = []
+
+    def observe(self, rows: Sequence[WindowRow]) -> list[Anomaly]:
+        self.observed.append((rows[0].window_start_ms - START_MS) // 10_000)
+        return [anomaly_of(row) for row in rows]
+
+
+class World:
+    """The topic and its committed offset, which outlive a process; and what was told to whom."""
+
+    def __init__(self, *values: bytes | None) -> None:
+        self.topic = list(values)
+        self.committed: int | None = None
+        self.beginning = 0
+        self.commit_fails = 0
+        self.journal: list[str] = []
+        self.store_refuses = 0
+        self.publish_refuses = 0
+        self.deaf = False
+        self.stored: list[Anomaly] = []
+        self.published: list[Record] = []
+        self.delivered: list[Anomaly] = []
+
+    # The writer, the publisher and an alert sink.
+
+    def write_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
+        self.journal.append("store")
+        if self.store_refuses:
+            self.store_refuses -= 1
+            raise SinkUnavailable("ClickHouse", len(anomalies), "away")
+        self.stored += anomalies
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        self.journal.append("publish")
+        if self.publish_refuses:
+            self.publish_refuses -= 1
+            raise SinkUnavailable("Kafka", len(records), "away")
+        self.published += records
+
+    async def deliver(self, anomaly: Anomaly) -> None:
+        self.journal.append("deliver")
+        if self.deaf:
+            raise SinkUnavailable("webhook", 1, "away")
+        self.delivered.append(anomaly)
+
+
+class Consumer:
+    """As much of aiokafka's consumer as is used, over the world's topic."""
+
+    world: World
+
+    def __init__(self, **_: Any) -> None:
+        self._next = 0
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def assign(self, partitions: object) -> None: ...
+
+    async def committed(self, _: object) -> int | None:
+        return self.world.committed
+
+    async def beginning_offsets(self, partitions: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(partitions, self.world.beginning)
+
+    def seek(self, _: object, offset: int) -> None:
+        self._next = offset
+
+    async def getmany(self, partition: Any, timeout_ms: int) -> dict[Any, list[Any]]:
+        await asyncio.sleep(0.001)
+        if self._next >= len(self.world.topic):
+            return {}
+        found = SimpleNamespace(offset=self._next, value=self.world.topic[self._next])
+        self._next += 1
+        return {partition: [found]}
+
+    async def commit(self, offsets: dict[Any, int]) -> None:
+        self.world.journal.append("commit")
+        if self.world.commit_fails:
+            self.world.commit_fails -= 1
+            raise KafkaError("away")
+        (self.world.committed,) = offsets.values()
+
+
+class Process:
+    """One life of the detector over a world."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(app, "AIOKafkaConsumer", Consumer)
+        monkeypatch.setattr(app, "RETRY_FIRST_S", 0.001)
+        monkeypatch.setattr(app, "Intervals", partial(Intervals, settle_s=0.05))
+        Consumer.world = world
+        self.registry = CollectorRegistry()
+        self.detector = Suspicious()
+        outlets = Outlets(world, world, [world], DetectorMetrics(self.registry))  # type: ignore[arg-type]  # fakes
+        self.detection = Detection(Settings(), self.detector, outlets)  # type: ignore[arg-type]  # a fake
+
+    async def live(self, windows: int) -> None:
+        """Until so many windows were judged and what follows from them is done."""
+        task = asyncio.create_task(self.detection.run())
+        try:
+            async with asyncio.timeout(20):
+                while self.metric("meter_detector_windows_total") < windows:
+                    assert not task.done(), task
+                    await asyncio.sleep(0.005)
+                await asyncio.sleep(0.1)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+async def test_an_anomaly_is_stored_published_and_delivered_before_its_offset_is_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0), value(0, "b"), value(1))
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert world.journal == [
+        *("store", "publish", "deliver", "deliver", "commit"),  # both cohorts of the first window
+        *("store", "publish", "deliver", "commit"),
+    ]
+    assert world.committed == 3
+    assert [a.tenant for a in world.delivered] == ["acme", "b", "acme"]
+    assert {r.topic for r in world.published} == {COST_ANOMALIES}
+    assert process.metric("meter_anomalies_total", driver="volume") == 3
+    assert process.metric("meter_alert_deliveries_total", outcome="delivered") == 3
+
+
+async def test_a_restart_sees_all_windows_again_and_speaks_only_of_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0), value(1))
+    await Process(world, monkeypatch).live(windows=2)
+    told = len(world.delivered)
+    world.topic += [value(2)]
+    process = Process(world, monkeypatch)
+    await process.live(windows=3)
+    assert process.detector.observed == [0, 1, 2]
+    assert [a.window_start_ms for a in world.delivered[told:]] == [START_MS + 20_000]
+    assert len(world.stored) == len(world.published) == 3
+    assert world.committed == 3
+
+
+async def test_a_death_before_the_commit_repeats_the_anomaly_under_its_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0))
+    world.commit_fails = 1
+    await Process(world, monkeypatch).live(windows=1)
+    assert world.committed is None
+    await Process(world, monkeypatch).live(windows=1)
+    assert world.committed == 1
+    assert len(world.stored) == 2
+    assert len({a.anomaly_id for a in world.stored}) == 1
+
+
+async def test_a_store_that_refuses_is_asked_again_and_nobody_is_alerted_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0))
+    world.store_refuses, world.publish_refuses = 2, 1
+    await Process(world, monkeypatch).live(windows=1)
+    assert world.journal == [
+        *("store", "store"),
+        *("store", "publish"),
+        *("store", "publish", "deliver", "commit"),
+    ]
+    assert len({a.anomaly_id for a in world.stored}) == 1
+
+
+async def test_a_deaf_receiver_stops_neither_the_commit_nor_the_next_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0), value(1))
+    world.deaf = True
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert world.committed == 2
+    assert len(world.stored) == 2
+    assert process.metric("meter_alert_deliveries_total", outcome="failed") == 2
+    assert process.metric("meter_alert_deliveries_total", outcome="delivered") == 0
+
+
+async def test_a_row_that_can_not_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(value(0), b"{", None, b"{}", value(1))
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert process.detector.observed == [0, 1]
+    assert world.committed == 5
+
+
+async def test_a_start_reads_no_further_back_than_its_models_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "WARM_UP_ROWS", 2)
+    world = World(*(value(n) for n in range(6)))
+    world.committed = 5
+    process = Process(world, monkeypatch)
+    await process.live(windows=3)
+    assert process.detector.observed == [3, 4, 5]
+    assert [a.window_start_ms for a in world.delivered] == [START_MS + 50_000]
+
+
+async def test_what_the_topic_has_forgotten_is_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(*(value(n) for n in range(4)))
+    world.beginning = 2
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert process.detector.observed == [2, 3]

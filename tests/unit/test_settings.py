@@ -1,0 +1,184 @@
+"""Settings: from the environment and back, and what never shows."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.helpers import create_ssl_context
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.errors import MeteringError
+from streams.settings import InvalidSettings, Settings
+
+SECRET = "s3cret-never-shown"  # noqa: S105  only a test's
+SECRETS = {
+    "METER_KAFKA_PASSWORD": SECRET,
+    "METER_CLICKHOUSE_PASSWORD": SECRET,
+    "METER_WEBHOOK_SECRET": SECRET,
+}
+text = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20)
+
+
+def test_without_variables_everything_is_on_this_machine() -> None:
+    settings = Settings.from_env({"PATH": "/bin", "KAFKA": "elsewhere:1"})
+    assert settings == Settings()
+    assert settings.kafka.startswith("127.0.0.1:")
+    assert settings.webhooks == ()
+
+
+def test_every_field_is_a_variable() -> None:
+    settings = Settings.from_env(
+        {
+            "METER_KAFKA": "k1:9092,k2:9092",
+            "METER_CLICKHOUSE": "https://ch:8443",
+            "METER_LOG_DIR": "/var/log/meter",
+            "METER_WEBHOOKS": "http://a/x,,http://b/y",
+            "METER_ALERT_FLOOR_USD_PER_HOUR": "0",
+            "METER_METRICS_PORT": "9100",
+            **SECRETS,
+        }
+    )
+    assert settings.kafka == "k1:9092,k2:9092"
+    assert settings.clickhouse == "https://ch:8443"
+    assert settings.log_dir == Path("/var/log/meter")
+    assert settings.webhooks == ("http://a/x", "http://b/y")
+    assert settings.alert_floor_usd_per_hour == 0.0
+    assert settings.metrics_port == 9100
+    assert settings.kafka_password.get_secret_value() == SECRET
+    assert settings.webhook_secret.get_secret_value() == SECRET
+
+
+def test_secrets_show_in_no_representation() -> None:
+    settings = Settings.from_env(SECRETS)
+    shown = (
+        repr(settings),
+        str(settings),
+        f"{settings!r}{settings}",
+        settings.model_dump_json(),
+        json.dumps(settings.model_dump(mode="json")),
+        repr(settings.model_dump()),
+        repr(settings.model_copy(update={"kafka": "elsewhere:1"})),
+    )
+    for representation in shown:
+        assert SECRET not in representation
+
+
+def test_every_secret_is_kept_as_one() -> None:
+    """A field that is added later and is named like a secret must not be plain text."""
+    named = {n for n in Settings.model_fields if "password" in n or "secret" in n}
+    kept = {
+        n for n in Settings.model_fields if "SecretStr" in str(Settings.model_fields[n].annotation)
+    }
+    assert named == kept == {n.removeprefix("METER_").lower() for n in SECRETS}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("METER_METRICS_PORT", "many"),
+        ("METER_METRICS_PORT", "65536"),
+        ("METER_METRICS_PORT", ""),
+        ("METER_ALERT_FLOOR_USD_PER_HOUR", "-1"),
+        ("METER_ALERT_FLOOR_USD_PER_HOUR", "nan"),
+        ("METER_KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("METER_KAFKA_SASL_MECHANISM", "GSSAPI"),
+    ],
+)
+def test_a_value_that_can_not_be_used_is_an_error_that_names_the_variable(
+    name: str, value: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=name) as error:
+        Settings.from_env({name: value, **SECRETS})
+    assert isinstance(error.value, MeteringError)
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+def test_all_wrong_variables_are_named_at_once() -> None:
+    with pytest.raises(InvalidSettings) as error:
+        Settings.from_env({"METER_METRICS_PORT": "x", "METER_KAFKA_SASL_MECHANISM": "y"})
+    assert "METER_METRICS_PORT" in str(error.value)
+    assert "METER_KAFKA_SASL_MECHANISM" in str(error.value)
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "kafka": text,
+            "kafka_password": text,
+            "webhook_secret": text,
+            "alert_floor_usd_per_hour": st.floats(0, allow_nan=False),
+            "metrics_port": st.integers(0, 65535),
+            "webhooks": st.lists(text.filter(lambda t: t and "," not in t), max_size=3).map(tuple),
+            "kafka_ca_file": st.none() | st.just("ca.pem"),
+        }
+    )
+)
+def test_what_a_child_process_reads_from_its_environment_is_what_its_parent_had(
+    values: dict[str, Any],
+) -> None:
+    settings = Settings(**values)
+    env = settings.to_env()
+    assert all(name.startswith("METER_") for name in env)
+    assert Settings.from_env(env) == settings
+
+
+def test_a_plain_kafka_is_given_neither_tls_nor_credentials() -> None:
+    assert Settings(kafka="k:1").kafka_client() == {
+        "bootstrap_servers": "k:1",
+        "security_protocol": "PLAINTEXT",
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "tls", "sasl"),
+    [("SSL", True, False), ("SASL_PLAINTEXT", False, True), ("SASL_SSL", True, True)],
+)
+def test_tls_and_sasl_are_given_where_the_protocol_has_them(
+    protocol: str, tls: bool, sasl: bool
+) -> None:
+    settings = Settings.from_env(
+        {
+            "METER_KAFKA_SECURITY_PROTOCOL": protocol,
+            "METER_KAFKA_USERNAME": "meter",
+            **SECRETS,
+        }
+    )
+    client = settings.kafka_client()
+    assert client["security_protocol"] == protocol
+    assert ("ssl_context" in client) is tls
+    if tls:
+        context = client["ssl_context"]
+        assert context.verify_mode is ssl.CERT_REQUIRED
+        assert context.check_hostname
+    credentials = {name: value for name, value in client.items() if name.startswith("sasl")}
+    wanted = {
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "meter",
+        "sasl_plain_password": SECRET,
+    }
+    assert credentials == (wanted if sasl else {})
+
+
+def test_a_ca_file_is_the_only_one_that_is_trusted(tmp_path: Path) -> None:
+    certificate = create_ssl_context().get_ca_certs(binary_form=True)[0]
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_text(ssl.DER_cert_to_PEM_cert(certificate))
+    settings = Settings(kafka_security_protocol="SSL", kafka_ca_file=ca_file)
+    context = settings.kafka_client()["ssl_context"]
+    assert context.get_ca_certs(binary_form=True) == [certificate]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
+def test_a_ca_file_that_can_not_be_used_is_named(tmp_path: Path, content: bytes | None) -> None:
+    ca_file = tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_bytes(content)
+    settings = Settings(kafka_security_protocol="SSL", kafka_ca_file=ca_file)
+    with pytest.raises(InvalidSettings, match=r"METER_KAFKA_CA_FILE=.*ca\.pem"):
+        settings.kafka_client()
