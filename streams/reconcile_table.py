@@ -10,10 +10,11 @@ from streams.reconcile import Verdict
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    table = Table(title="metered, against Triton's own counters", title_justify="left")
-    table.add_column("model")
-    for name in ("executions", "rows", "GPU s (server)", "GPU s (metered)", "metered / server"):
-        table.add_column(name, justify="right")
+    title = "metered, against Triton's own counters"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for name in ("executions", "rows", "GPU s, server", "metered", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
     for verdict in verdicts:
         ratio = verdict.gpu_time_ratio
         table.add_row(

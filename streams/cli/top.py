@@ -54,11 +54,17 @@ def top(folder: Path, clickhouse: str | None, last_s: int, once: bool, as_json: 
 
 def table(costs: list[UnitCost], last_s: int) -> Table:
     """One row per tenant and model; USD/h is the spend of the last ``last_s`` as an hourly rate."""
-    shown = Table(title=f"the last {last_s} s", title_justify="left")
+    shown = Table(
+        title=f"the last {last_s} s",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
     for name in ("tenant", "model"):
-        shown.add_column(name)
-    for name in ("req/s", "tok in/s", "tok out/s", "in a batch of", "USD/h", "$/1M in", "$/1M out"):
-        shown.add_column(name, justify="right")
+        shown.add_column(name, no_wrap=True)
+    for name in ("req/s", "in/s", "out/s", "batch", "USD/h", "$/1M in", "$/1M out"):
+        shown.add_column(name, justify="right", no_wrap=True)
     for cost in costs:
         shown.add_row(
             cost.tenant,

@@ -55,19 +55,19 @@ def _chain(report: DemoReport) -> RenderableType:
 
 
 def _unit_costs(report: DemoReport) -> RenderableType:
-    table = Table(title="what a token costs, and whose it was", title_justify="left")
+    table = Table(
+        title="what a token costs, and whose it was",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+    )
     for name in ("tenant", "model"):
-        table.add_column(name)
-    for name in (
-        "requests",
-        "in a batch of",
-        "USD",
-        "USD / 1M in",
-        "USD / 1M out",
-        "USD / request",
-    ):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("reqs", "batch", "USD", "$/1M in", "$/1M out", "$/1k req"):
+        table.add_column(name, justify="right", no_wrap=True)
     for cost in report.unit_costs:
+        per_request = cost.usd_per_request
         table.add_row(
             cost.tenant,
             cost.model,
@@ -76,7 +76,7 @@ def _unit_costs(report: DemoReport) -> RenderableType:
             _money(cost.cost_usd),
             _money(cost.usd_per_million_input_tokens),
             _money(cost.usd_per_million_output_tokens),
-            _money(cost.usd_per_request),
+            _money(None if per_request is None else per_request * 1000),
         )
     table.caption = (
         "llama_*_sim run no model: they take the time that one takes on an H100, sped up. "
@@ -140,9 +140,10 @@ def _next(report: DemoReport) -> RenderableType:
 
 
 def _money(amount: Decimal | None) -> str:
-    """Three significant figures: unit costs span six orders of magnitude."""
+    """Three significant figures, never an exponent: unit costs span six orders of magnitude."""
     if amount is None:
         return "–"
-    return (
-        "0" if amount == 0 else f"{amount:.3g}" if amount >= Decimal("0.001") else f"{amount:.2e}"
-    )
+    if amount == 0:
+        return "0"
+    digits = max(2, 2 - amount.adjusted())
+    return f"{amount:.{digits}f}"
