@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ import chdb
 from sinks.embedded import formats
 from sinks.embedded.errors import DirectoryInUse, QueryError
 
+_open_connection: Callable[[str], Any] = chdb.connect
 _UNSTREAMABLE = "Streaming query is not supported"
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
 
@@ -215,7 +216,7 @@ class Engine:
         self.content_types: dict[str, str] = dict(row.split("\t") for row in rows.splitlines())
 
     def connect(self) -> Connection:
-        connection = Connection(chdb.connect(self._path))  # type: ignore[no-untyped-call]  # chdb has no types
+        connection = Connection(_open_connection(self._path))
         connection.apply({"implicit_select": "0", "allow_introspection_functions": "0"})
         return connection
 
