@@ -16,12 +16,15 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def show(report: DemoReport, console: Console) -> None:
-    console.print()
-    console.print(_chain(report))
-    console.print(_unit_costs(report))
-    console.print(verdict_table(report.verdicts))
-    console.print(_incident(report))
-    console.print(_next(report))
+    for part in (
+        _chain(report),
+        _unit_costs(report),
+        verdict_table(report.verdicts),
+        _incident(report),
+        _next(report),
+    ):
+        console.print()
+        console.print(part)
     for problem in report.problems:
         console.print(f"[bold red]✗[/] {problem}", highlight=False)
     if not report.problems:

@@ -237,7 +237,7 @@ async def test_nothing_is_left_when_the_stack_itself_is_ended(
         assert shm_files(prefix)
     finally:
         parent.send_signal(sig)
-        await asyncio.to_thread(parent.wait, 60)
+        await asyncio.to_thread(parent.wait, 120)
         assert parent.stdout is not None
         parent.stdout.close()
     await until(lambda: not left_of(endpoints), timeout_s=10)
