@@ -132,6 +132,8 @@ def read_price_book(path: Path) -> PriceBook:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise InvalidPriceBook(f"{path}: can't be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise InvalidPriceBook(f"{path}: not UTF-8: {exc}") from exc
     return parse_price_book(text, str(path))
 
 

@@ -30,10 +30,10 @@ async def stored_all(
 
 
 async def windows_closed(reader: ClickHouseReader, since_ms: int, timeout_s: float) -> bool:
-    """Until every window of the run is final; ``False``: time is up."""
+    """Until every stored request is in a final window; ``False``: time is up."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    while await asyncio.to_thread(reader.open_windows, since_ms) > 0:
+    while await asyncio.to_thread(reader.requests_in_open_windows, since_ms) > 0:
         if loop.time() > deadline:
             return False
         await asyncio.sleep(POLL_S)

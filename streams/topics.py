@@ -21,6 +21,8 @@ class Topic:
 
 
 _WEEK_MS = str(7 * 24 * 3_600_000)
+LARGEST_FRAME_BYTES = 16 * 1024**2
+"""A frame of the usage log must fit into a message, or it stops all that is behind it."""
 
 TOPICS: tuple[Topic, ...] = (
     # One partition: windows are over all sources, so one reader must see them all.
@@ -28,9 +30,18 @@ TOPICS: tuple[Topic, ...] = (
     Topic(
         USAGE_BATCHES,
         1,
-        {"retention.ms": _WEEK_MS, "message.timestamp.type": "LogAppendTime"},
+        {
+            "retention.ms": _WEEK_MS,
+            "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(LARGEST_FRAME_BYTES + 64 * 1024),
+        },
     ),
-    Topic(USAGE_DLQ, 1, {"retention.ms": _WEEK_MS}),
+    # What was refused, with its headers twice and the reason.
+    Topic(
+        USAGE_DLQ,
+        1,
+        {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES + 512 * 1024)},
+    ),
     Topic(COST_REQUESTS, 4, {"retention.ms": _WEEK_MS}),
     Topic(COST_WINDOWS, 1, {"retention.ms": _WEEK_MS}),
     Topic(COST_ANOMALIES, 1, {"retention.ms": _WEEK_MS}),

@@ -116,12 +116,14 @@ class ClickHouseReader:
         parameters = {"prefix": prefix, "since_ms": since_ms}
         return [UnitCost(*row) for row in self.rows(_UNIT_COSTS, parameters)]
 
-    def open_windows(self, since_ms: int) -> int:
-        """Rows of windows that are not final yet."""
-        return int(
-            self.rows(
-                "SELECT count() FROM cost_windows WHERE NOT final AND window_seconds = 10 "
-                "AND window_start >= fromUnixTimestamp64Milli({since_ms:Int64})",
-                {"since_ms": since_ms},
-            )[0][0]
-        )
+    def requests_in_open_windows(self, since_ms: int) -> int:
+        """Stored requests that no final 10 s window has counted yet; ``since_ms`` is rounded down
+        to the start of a window."""
+        row = self.rows(
+            "WITH fromUnixTimestamp64Milli({since_ms:Int64}) AS since "
+            "SELECT (SELECT count() FROM cost_requests WHERE time >= since), "
+            "(SELECT sum(requests) FROM cost_windows "
+            "WHERE final AND window_seconds = 10 AND window_start >= since)",
+            {"since_ms": since_ms // 10_000 * 10_000},
+        )[0]
+        return int(row[0]) - int(row[1])

@@ -26,6 +26,7 @@ from streams.stack.stack import find_running
 DEMO_FOLDER = Path("build/demo")
 KILLABLE = ("worker", "shipper", "detector", "clickhouse", "kafka")
 EVERY_S = 10.0
+MARK = "made-by-meter-demo"
 
 
 @click.command(short_help="Traffic, an incident, and a report.")
@@ -89,18 +90,21 @@ def demo(
 
 
 def empty(folder: Path) -> None:
-    """A demo begins with nothing; but only what a stack has made is removed.
+    """A demo begins with nothing; but only what a demo has made is removed, never a stack's data.
 
     Raises:
         MeteringError: a stack runs there, or the folder holds something else.
     """
     if find_running(folder) is not None:
         raise MeteringError(f"a stack runs in {folder}: stop it, or name another --dir")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / "logs").is_dir() or not (folder / "prices.toml").is_file():
-        raise MeteringError(f"{folder} is not empty and not a stack's folder: name another --dir")
-    shutil.rmtree(folder)
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).is_file():
+            raise MeteringError(
+                f"{folder} is not empty and not a demo's folder: name another --dir"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text("The next `meter demo` removes this folder.\n", encoding="utf-8")
 
 
 def _traffic(bar: Bar, narrator: Narrator) -> Callable[[Progress, int], None]:

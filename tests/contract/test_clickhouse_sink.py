@@ -368,7 +368,6 @@ def test_final_wins_over_open_where_both_have_counted_as_far(store: Store) -> No
     writer.write_windows([final])
     writer.write_windows([opened])
     assert read_windows(reader) == [final]
-    assert reader.open_windows(0) == 0
 
 
 def test_a_correction_wins_over_the_final_row_before_it(store: Store) -> None:
@@ -396,17 +395,25 @@ def test_windows_of_other_lengths_tenants_models_and_starts_are_rows_of_their_ow
     assert len(read_windows(reader)) == 5
 
 
-def test_open_windows_are_counted_from_a_moment_on(store: Store) -> None:
+def test_requests_that_no_final_window_has_counted_are_known(
+    store: Store, batch_of: MakeBatch
+) -> None:
     writer, reader = store
+    start_ms = 1_780_000_000_000
+    times_ns = [(start_ms + ms) * 10**6 for ms in (-1, 0, 9_999, 10_000)]
+    for n, at_ns in enumerate(times_ns):
+        writer.write_lines(price_batch(batch_of(n, end_epoch_ns=at_ns), BOOK))
+    assert reader.requests_in_open_windows(start_ms + 5_000) == 3, "from the window's start on"
     writer.write_windows(
         [
-            window(window_start_ms=1_000, tenant="before"),
-            window(window_start_ms=2_000, tenant="open"),
-            window(window_start_ms=2_000, tenant="closed", final=True),
-            window(window_start_ms=2_000, tenant="of a minute", window_seconds=60),
+            window(window_start_ms=start_ms, requests=2, final=True),
+            window(window_start_ms=start_ms, requests=2, final=True, window_seconds=60),
+            window(window_start_ms=start_ms + 10_000, requests=1, final=False),
         ]
     )
-    assert reader.open_windows(2_000) == 1
+    assert reader.requests_in_open_windows(start_ms) == 1
+    writer.write_windows([window(window_start_ms=start_ms + 10_000, requests=1, final=True)])
+    assert reader.requests_in_open_windows(start_ms) == 0
 
 
 # --- anomalies -----------------------------------------------------------------------------------

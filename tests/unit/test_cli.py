@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from metering.errors import MeteringError
 from streams.cli import main
 from streams.cli.common import running_settings
-from streams.cli.demo import empty
+from streams.cli.demo import MARK, empty
 from streams.cli.main import meter
 from streams.stack.config import Endpoints
 from streams.stack.groups import read_process
@@ -235,23 +235,18 @@ def test_a_demo_refuses_to_empty_a_folder_that_is_no_stacks(
     (folder / "thesis.tex").write_text("years of work")
     assert run_main(monkeypatch, "demo", "--dir", str(folder)) == 1
     err = capsys.readouterr().err
-    assert "not a stack's folder" in err
+    assert "not a demo's folder" in err
     assert "--dir" in err
     assert (folder / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("there", [("logs",), ("prices.toml",)])
-def test_half_of_what_a_stack_has_does_not_make_a_folder_one(
-    tmp_path: Path, there: tuple[str, ...]
-) -> None:
-    for name in there:
-        if name == "logs":
-            (tmp_path / name).mkdir()
-        else:
-            (tmp_path / name).write_text("")
-    with pytest.raises(MeteringError, match="not a stack's folder"):
+def test_a_demo_does_not_empty_what_meter_up_has_filled(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "prices.toml").write_text("")
+    (tmp_path / "clickhouse").mkdir()
+    with pytest.raises(MeteringError, match="not a demo's folder"):
         empty(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == list(there)
+    assert (tmp_path / "clickhouse").is_dir()
 
 
 def test_a_demo_refuses_a_folder_in_which_a_stack_runs(tmp_path: Path) -> None:
@@ -265,17 +260,19 @@ def test_a_demo_refuses_a_folder_in_which_a_stack_runs(tmp_path: Path) -> None:
 
 def test_a_demo_empties_what_an_earlier_one_has_left(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    (folder / "logs").mkdir(parents=True)
-    (folder / "prices.toml").write_text("")
+    empty(folder)
+    (folder / "logs").mkdir()
     (folder / "kafka" / "data").mkdir(parents=True)
     empty(folder)
-    assert not folder.exists()
+    assert [p.name for p in folder.iterdir()] == [MARK]
 
 
 def test_a_demo_takes_a_folder_that_is_empty_or_not_there(tmp_path: Path) -> None:
-    empty(tmp_path)
-    assert tmp_path.is_dir()
-    empty(tmp_path / "new")
+    for folder in (tmp_path / "new", tmp_path / "there"):
+        if folder.name == "there":
+            folder.mkdir()
+        empty(folder)
+        assert [p.name for p in folder.iterdir()] == [MARK]
 
 
 def test_doctor_gives_json_and_says_by_its_exit_code_whether_all_that_is_needed_is_there() -> None:
