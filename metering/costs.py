@@ -58,6 +58,7 @@ class CostLine(Frozen):
     gpu_ns: NonNegative
     input_gpu_ns: NonNegative
     output_gpu_ns: NonNegative
+    padding_gpu_ns: NonNegative = 0
     apportionment_rule: str
     pricing_status: Literal["priced", "unpriced"]
     price_id: str
@@ -96,6 +97,7 @@ class WindowRow(Frozen):
     gpu_ns: Total
     input_gpu_ns: Total
     output_gpu_ns: Total
+    padding_gpu_ns: Total = 0
     cost_usd: Decimal
     input_cost_usd: Decimal
     output_cost_usd: Decimal

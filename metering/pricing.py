@@ -70,6 +70,7 @@ def price_batch(batch: UsageBatch, book: PriceBook) -> list[CostLine]:
             gpu_ns=request.gpu_ns,
             input_gpu_ns=request.input_gpu_ns,
             output_gpu_ns=request.output_gpu_ns,
+            padding_gpu_ns=request.padding_gpu_ns,
             apportionment_rule=batch.apportionment_rule,
             pricing_status="unpriced" if cost is None else "priced",
             price_id="" if price is None else price.id,

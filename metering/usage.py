@@ -13,7 +13,9 @@ NonNegative = Annotated[int, Field(ge=0, lt=2**53)]
 EpochNs = Annotated[int, Field(ge=0, lt=2**63)]
 Rows = Annotated[int, Field(ge=1, lt=2**32)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
-IdentitySource = Literal["parameter", "header", "none"]
+IdentitySource = Literal["parameter", "header", "none", "gateway", "refused"]
+"""Where the tenant came from. ``gateway``: signed by it; ``refused``: what the client said about
+itself, or its silence, was not accepted, and the tenant is ``unattributed``."""
 Operation = Literal["chat", "text_completion", "embeddings"]
 Outcome = Literal["ok", "error"]
 
@@ -31,7 +33,8 @@ class RequestUsage(Frozen):
 
     ``input_tokens`` includes ``cached_input_tokens``; ``output_tokens`` includes
     ``reasoning_tokens``. ``gpu_ns`` is the request's share of the batch's, told apart into the
-    part that its input and the part that its output caused.
+    part that its input and the part that its output caused; ``padding_gpu_ns`` is what of it was
+    spent on padding, in either.
     """
 
     request_id: Annotated[str, Field(max_length=256)]
@@ -52,6 +55,7 @@ class RequestUsage(Frozen):
     gpu_ns: NonNegative
     input_gpu_ns: NonNegative
     output_gpu_ns: NonNegative
+    padding_gpu_ns: NonNegative = 0
 
     @model_validator(mode="after")
     def _parts_within_wholes(self) -> Self:
@@ -70,6 +74,8 @@ class RequestUsage(Frozen):
                 f"input_gpu_ns={self.input_gpu_ns} + output_gpu_ns={self.output_gpu_ns} "
                 f"is not gpu_ns={self.gpu_ns}"
             )
+        if self.padding_gpu_ns > self.gpu_ns:
+            raise ValueError(f"padding_gpu_ns={self.padding_gpu_ns} exceeds gpu_ns={self.gpu_ns}")
         return self
 
 
@@ -105,6 +111,11 @@ class UsageBatch(Frozen):
     @property
     def batch_id(self) -> str:
         return f"{self.source}#{self.sequence}"
+
+    @property
+    def padding_gpu_ns(self) -> int:
+        """What of ``gpu_ns`` was spent on padding."""
+        return sum(r.padding_gpu_ns for r in self.requests)
 
     @model_validator(mode="after")
     def _conserved(self) -> Self:

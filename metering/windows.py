@@ -33,6 +33,7 @@ class Tally:
     cost_atto: int = 0
     input_cost_atto: int = 0
     output_cost_atto: int = 0
+    padding_gpu_ns: int = 0  # last: records of a ledger from before it are shorter
 
     def add(self, line: CostLine) -> None:
         self.requests += 1
@@ -44,6 +45,7 @@ class Tally:
         self.gpu_ns += line.gpu_ns
         self.input_gpu_ns += line.input_gpu_ns
         self.output_gpu_ns += line.output_gpu_ns
+        self.padding_gpu_ns += line.padding_gpu_ns
         if line.cost_usd is None or line.input_cost_usd is None or line.output_cost_usd is None:
             self.unpriced_requests += 1
         else:
@@ -175,6 +177,7 @@ def _row(key: WindowKey, cohort: Cohort, tally: Tally, final: bool, counted_to: 
         gpu_ns=tally.gpu_ns,
         input_gpu_ns=tally.input_gpu_ns,
         output_gpu_ns=tally.output_gpu_ns,
+        padding_gpu_ns=tally.padding_gpu_ns,
         cost_usd=usd(tally.cost_atto),
         input_cost_usd=usd(tally.input_cost_atto),
         output_cost_usd=usd(tally.output_cost_atto),

@@ -8,6 +8,7 @@ import sys
 import click
 
 from metering.errors import MeteringError
+from streams.cli.calibrate import calibrate
 from streams.cli.demo import demo
 from streams.cli.doctor import doctor
 from streams.cli.reconcile import reconcile
@@ -34,7 +35,7 @@ def meter() -> None:
     """
 
 
-for command in (demo, up, replay, top, sql, reconcile, doctor):
+for command in (demo, up, replay, top, sql, reconcile, calibrate, doctor):
     meter.add_command(command)
 
 

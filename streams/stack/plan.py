@@ -19,6 +19,7 @@ from streams.stack.topics_admin import ensure_topics
 from streams.stack.triton import TritonPorts, check_models, find_triton, triton_recipe
 
 KAFKA_PORT, CONTROLLER_PORT, CLICKHOUSE_PORT = 9092, 9093, 8123
+CALIBRATION_FILE = "calibration.toml"
 TRITON_PORTS = TritonPorts(http=8000, grpc=8001, metrics=8002)
 DEPENDS: dict[str, tuple[str, ...]] = {
     "kafka": (),
@@ -140,8 +141,10 @@ def plan(
             "METER_LOG_DIR": str(settings.log_dir),
             "METER_REGION": config.region,
             "METER_DEPLOYMENT": config.deployment,
-            **config.emitter_env,
         }
+        if (calibration := folder / CALIBRATION_FILE).is_file():
+            emitter["METER_CALIBRATION"] = str(calibration)
+        emitter |= config.emitter_env
         units.append(
             triton_recipe(
                 install=find_triton(triton_env()),

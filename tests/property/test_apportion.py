@@ -1,31 +1,18 @@
-"""Laws of apportionment, for any batch."""
+"""Laws of the largest remainder, by which every rule rounds."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.apportion import EQUAL_SPLIT, AffineShapley, Work, largest_remainder
+from metering.apportion import EQUAL_SPLIT, Work, largest_remainder
 from metering.errors import MeteringError
 
 totals = st.integers(0, 10**15)
 weights = st.lists(st.integers(0, 10**12), min_size=1, max_size=40)
-works = st.lists(
-    st.builds(Work, st.integers(0, 200_000), st.integers(0, 20_000)), min_size=1, max_size=64
-)
-rules = st.one_of(
-    st.just(EQUAL_SPLIT),
-    st.builds(
-        AffineShapley,
-        fixed_ps=st.integers(0, 10**12),
-        input_token_ps=st.integers(0, 10**9),
-        output_token_ps=st.integers(0, 10**9),
-    ),
-)
 
 
 @given(totals, weights)
@@ -52,41 +39,6 @@ def test_permuting_weights_permutes_parts(total: int, weights: list[int], random
     straight = largest_remainder(total, weights)
     permuted = largest_remainder(total, [weights[i] for i in shuffled])
     assert permuted == [straight[i] for i in shuffled]
-
-
-@given(rules, totals, works)
-def test_shares_sum_to_the_batch_and_their_phases_to_each_share(
-    rule: AffineShapley, gpu_ns: int, work: list[Work]
-) -> None:
-    shares = rule.split(gpu_ns, work)
-    assert sum(share.gpu_ns for share in shares) == gpu_ns
-    for share in shares:
-        assert share.input_gpu_ns + share.output_gpu_ns == share.gpu_ns
-        assert min(share.gpu_ns, share.input_gpu_ns, share.output_gpu_ns) >= 0
-
-
-@given(
-    st.integers(1, 10**6),
-    st.integers(0, 10**4),
-    st.integers(0, 10**4),
-    st.lists(st.builds(Work, st.integers(0, 500), st.integers(0, 500)), min_size=1, max_size=5),
-)
-def test_affine_weights_are_the_shapley_value_of_an_affine_cost(
-    fixed: int, per_input: int, per_output: int, work: list[Work]
-) -> None:
-    """The mean over all orders of arrival of what each request adds to the cost."""
-    rule = AffineShapley(fixed, per_input, per_output)
-    n = len(work)
-    value = [Fraction(0)] * n
-    orders = list(permutations(range(n)))
-    for order in orders:
-        for place, i in enumerate(order):
-            own = per_input * work[i].input_tokens + per_output * work[i].output_tokens
-            value[i] += Fraction(own + (fixed if place == 0 else 0), len(orders))
-    whole = sum(value)
-    gpu_ns = 10**9
-    for share, worth in zip(rule.split(gpu_ns, work), value, strict=True):
-        assert abs(share.gpu_ns - gpu_ns * worth / whole) < 1
 
 
 def test_equal_split_ignores_tokens() -> None:

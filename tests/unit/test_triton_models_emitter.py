@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.apportion import EQUAL_SPLIT, AffineShapley
+from metering.apportion import COEFFICIENTS, EQUAL_SPLIT, RULES, AffineShapley, Turn
 from metering.errors import MeteringError
 from metering.usage import UNATTRIBUTED, parse_usage
 from triton_models.emitter.facts import Facts, Process, facts_of, this_process
@@ -55,16 +55,17 @@ def counted(draw: st.DrawFn) -> Counted:
     )
 
 
-@given(st.lists(counted(), min_size=1, max_size=6), small, small, st.sampled_from(["equal", "own"]))
+@given(st.lists(counted(), min_size=1, max_size=6), small, small, st.sampled_from(list(RULES)))
 def test_whatever_a_client_sends_its_batch_can_be_written_and_read(
     batch: list[Counted], start_ns: int, took_ns: int, rule: str
 ) -> None:
-    facts = facts_of(args() if rule == "equal" else args(fixed_ps="9"), {}, PROCESS)
+    facts = facts_of(args(apportionment=rule, **dict.fromkeys(COEFFICIENTS, "9")), {}, PROCESS)
     event = usage_of(
         facts, "chat", 4, batch, start_ns=start_ns, end_ns=start_ns + took_ns, end_epoch_ns=1
     )
     assert parse_usage(event.model_dump_json().encode()) == event
     assert sum(r.gpu_ns for r in event.requests) == took_ns == event.gpu_ns
+    assert event.apportionment_rule == f"{rule}/1"
     assert len(
         {r.request_id for r in event.requests if r.request_id.endswith(facts.source)}
     ) == sum(clean(c.request_id) == "" for c in batch)
@@ -161,6 +162,31 @@ def test_cached_tokens_bear_no_prefill() -> None:
     )
     assert [r.gpu_ns for r in event.requests] == [8, 0]
     assert [r.input_tokens for r in event.requests] == [100, 100]
+
+
+def test_padding_is_a_figure_of_its_own_per_request_and_per_batch() -> None:
+    facts = facts_of(args(apportionment="padded-length", **{"input_token_ps": "5"}), {}, PROCESS)
+    nobody = identity_of({})
+    batch = [
+        Counted("short", nobody, 1, True, 10, 0, 0, 0),
+        Counted("cached", nobody, 1, True, 90, 80, 0, 0),
+        Counted("rows", nobody, 2, True, 60, 0, 0, 0, row_tokens=((10, 0), (50, 0))),
+    ]
+    event = usage_of(facts, "embeddings", 0, batch, start_ns=0, end_ns=200, end_epoch_ns=0)
+    assert [(r.gpu_ns, r.padding_gpu_ns) for r in event.requests] == [(10, 0), (10, 0), (180, 120)]
+    assert event.padding_gpu_ns == 120
+    assert parse_usage(event.model_dump_json().encode()) == event
+
+
+def test_steps_that_a_model_tells_are_divided_by_the_tokens_in_them() -> None:
+    facts = facts_of(args(apportionment="iteration-level"), {}, PROCESS)
+    nobody = identity_of({})
+    batch = [
+        Counted("old", nobody, 1, True, 5, 0, 2, 0, turns=(Turn(0, 10, 0, 1), Turn(1, 90, 0, 1))),
+        Counted("new", nobody, 1, True, 8, 0, 0, 0, turns=(Turn(1, 90, 8, 0),)),
+    ]
+    event = usage_of(facts, "chat", 0, batch, start_ns=0, end_ns=100, end_epoch_ns=0)
+    assert [(r.input_gpu_ns, r.output_gpu_ns) for r in event.requests] == [(0, 20), (80, 0)]
 
 
 def test_only_the_border_knows_tritons_utilities() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metering.apportion import EQUAL_SPLIT, AffineShapley
+from metering.apportion import COEFFICIENTS, ApportionmentRule, rule_named
+from metering.calibrations import CalibrationBook, InvalidCalibration, read_calibrations
 from metering.errors import MeteringError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class Facts:
     region: str
     deployment: str
     speedup: int
-    rule: AffineShapley
+    rule: ApportionmentRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,11 @@ def parameters_of(config: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def warm_ups_of(config: Mapping[str, Any]) -> int:
+    """How many batches each instance executes for ``model_warmup`` before it can be reached."""
+    return sum(max(1, int(w.get("count", 0))) for w in config.get("model_warmup", []))
+
+
 def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) -> Facts:
     """From what Triton passes to ``initialize``; a model's config goes before the environment.
 
@@ -68,6 +77,7 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
     """
     given = parameters_of(json.loads(args["model_config"]))
     instance = args["model_instance_name"]
+    accelerator = given.get("accelerator") or "cpu"
     speedup = 1
     if "speedup" in given:
         text = env.get("METER_SIM_SPEEDUP") or given["speedup"]
@@ -78,20 +88,37 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
         model=args["model_name"],
         model_version=args["model_version"],
         instance=instance,
-        accelerator=given.get("accelerator") or "cpu",
+        accelerator=accelerator,
         region=given.get("region") or env.get("METER_REGION") or "local",
         deployment=given.get("deployment") or env.get("METER_DEPLOYMENT") or "default",
         speedup=speedup,
-        rule=_rule(given),
+        rule=_rule(given, _calibrations(env), args["model_name"], accelerator),
     )
 
 
-def _rule(given: Mapping[str, str]) -> AffineShapley:
-    names = ("fixed_ps", "input_token_ps", "output_token_ps")
-    if not any(name in given for name in names):
-        return EQUAL_SPLIT
-    fixed_ps, input_ps, output_ps = (_whole(n, given.get(n, "0"), at_least=0) for n in names)
-    return AffineShapley(fixed_ps, input_ps, output_ps)
+def _rule(
+    given: Mapping[str, str], calibrations: CalibrationBook, model: str, accelerator: str
+) -> ApportionmentRule:
+    """What was calibrated goes before the coefficients in the config; without either, an equal
+    split. The parameter ``apportionment`` names the rule."""
+    name = given.get("apportionment") or "affine-shapley"
+    own = {c: _whole(c, given[c], at_least=0) for c in COEFFICIENTS if c in given}
+    configured = rule_named(name, own)
+    calibrated = calibrations.latest(model, accelerator, name)
+    return configured if calibrated is None else calibrated.as_rule()
+
+
+def _calibrations(env: Mapping[str, str]) -> CalibrationBook:
+    """Of the file that ``METER_CALIBRATION`` names. One that can't be read is said in the server's
+    log and left alone: it never keeps a model from loading."""
+    path = env.get("METER_CALIBRATION")
+    if not path:
+        return CalibrationBook()
+    try:
+        return read_calibrations(Path(path))
+    except InvalidCalibration as exc:
+        logger.error("METER_CALIBRATION: %s; the models' own coefficients hold", exc)
+        return CalibrationBook()
 
 
 def _whole(name: str, text: str, at_least: int) -> int:

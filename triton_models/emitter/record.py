@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metering.apportion import Work
+from metering.apportion import Turn, Work
 from metering.usage import Operation, RequestUsage, UsageBatch
 from triton_models.emitter.facts import Facts
 from triton_models.emitter.identity import MAX_LENGTH, Identity, clean
@@ -13,7 +13,11 @@ from triton_models.emitter.identity import MAX_LENGTH, Identity, clean
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a request was and used. An error's tokens are those that were worked on, mostly 0."""
+    """What a request was and used. An error's tokens are those that were worked on, mostly 0.
+
+    ``row_tokens`` (uncached input and output of each row) and ``turns`` (its part in each step of
+    an engine) are what some rules of apportionment go by, where the model can tell.
+    """
 
     request_id: str
     identity: Identity
@@ -23,6 +27,8 @@ class Counted:
     cached_input_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    row_tokens: tuple[tuple[int, int], ...] = ()
+    turns: tuple[Turn, ...] = ()
 
 
 def usage_of(
@@ -41,7 +47,10 @@ def usage_of(
     that no other batch has.
     """
     gpu_ns = end_ns - start_ns
-    work = [Work(c.input_tokens - c.cached_input_tokens, c.output_tokens) for c in counted]
+    work = [
+        Work(c.input_tokens - c.cached_input_tokens, c.output_tokens, c.rows, c.row_tokens, c.turns)
+        for c in counted
+    ]
     requests = tuple(
         RequestUsage(
             request_id=clean(c.request_id) or f"{sequence}.{position}@{facts.source}"[:MAX_LENGTH],
@@ -61,6 +70,7 @@ def usage_of(
             gpu_ns=share.gpu_ns,
             input_gpu_ns=share.input_gpu_ns,
             output_gpu_ns=share.output_gpu_ns,
+            padding_gpu_ns=share.padding_ns,
         )
         for position, (c, share) in enumerate(
             zip(counted, facts.rule.split(gpu_ns, work), strict=True)
