@@ -7,11 +7,14 @@ most one incomplete frame, at the end::
     length u32 | crc32 u32 | sequence u64 | payload        (little-endian)
 
 ``length`` counts the payload's bytes; ``crc32`` covers the sequence and the payload.
-Nothing here reads or writes a file: the functions speak about bytes and names.
+A loss is noted in a frame of fixed length, which can be written over what lies there already, and
+so on a disk that is full. Nothing here reads or writes a file: the functions speak about bytes and
+names; ``metering.wal_cap`` has the files.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from dataclasses import dataclass
@@ -28,6 +31,8 @@ _SEQUENCE = struct.Struct("<Q")
 _CRC_FROM = 8
 HEADER_BYTES = _HEADER.size
 MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
+LOSS_BYTES = 160
+_LOSS_MARK = "usage_log_loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,28 @@ class Problem:
     offset: int
     reason: Literal["insane-length", "bad-checksum"]
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Batches that are in no segment any more, or never were, and the requests in them.
+
+    ``bytes`` is what the dropped segments measured; ``unreadable`` counts places in them that held
+    no sound frame.
+    """
+
+    batches: int = 0
+    requests: int = 0
+    bytes: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(
+            self.batches + other.batches,
+            self.requests + other.requests,
+            self.bytes + other.bytes,
+            self.unreadable + other.unreadable,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +163,47 @@ def inspect_segment(buf: bytes | memoryview) -> Inspection:
             problems.append(problem)
         keep_bytes = stopped if problem is None else len(buf)
     return Inspection(keep_bytes, last if last >= 0 else None, tuple(problems))
+
+
+def requests_in(payload: bytes) -> int:
+    """How many requests a batch's JSON holds; what is no batch holds none."""
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError):
+        return 0
+    requests = document.get("requests") if isinstance(document, dict) else None
+    return len(requests) if isinstance(requests, list) else 0
+
+
+def loss_of(buf: bytes | memoryview) -> Loss:
+    """What is lost with a segment. A torn tail is no batch: its requests were not answered."""
+    batches = requests = unreadable = 0
+    offset: int | None = 0
+    while offset is not None:
+        frames, stopped, problem = decode_frames(buf, offset)
+        batches += len(frames)
+        requests += sum(requests_in(f.payload) for f in frames)
+        offset = resume_offset(buf, stopped) if stopped < len(buf) else None
+        unreadable += problem is not None or offset is not None
+    return Loss(batches, requests, len(buf), unreadable)
+
+
+def encode_loss(loss: Loss) -> bytes:
+    """``LOSS_BYTES`` long, whatever the numbers."""
+    document = {_LOSS_MARK: [loss.batches, loss.requests, loss.bytes, loss.unreadable]}
+    return encode_frame(0, json.dumps(document).encode().ljust(LOSS_BYTES - HEADER_BYTES))
+
+
+def decode_loss(buf: bytes | memoryview) -> Loss | None:
+    """The loss that ``buf`` begins with; ``None`` where something else lies there."""
+    frames, _, _ = decode_frames(memoryview(buf)[:LOSS_BYTES])
+    if len(frames) != 1:
+        return None
+    try:
+        numbers = json.loads(frames[0].payload)[_LOSS_MARK]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return Loss(*numbers)
 
 
 def segment_name(first_sequence: int) -> str:

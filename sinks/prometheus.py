@@ -20,6 +20,11 @@ class WorkerMetrics:
         self.duplicates = Counter(
             "meter_duplicate_batches", "Redelivered batches, not counted again", registry=registry
         )
+        self.reread = Counter(
+            "meter_reread_messages",
+            "Messages that were passed over and read again",
+            registry=registry,
+        )
         self.refused = Counter(
             "meter_refused_messages",
             "Messages sent to the dead-letter topic",
@@ -54,20 +59,42 @@ class WorkerMetrics:
         self.watermark_delay = Gauge(
             "meter_watermark_delay_seconds", "Wall clock minus watermark", registry=registry
         )
+        self.missing = Gauge(
+            "meter_missing_batches",
+            "Sequences that no message has brought, of the sources that are known",
+            registry=registry,
+        )
         self.price_book_ok = Gauge(
             "meter_price_book_ok", "1: the price book on disk is the one in use", registry=registry
         )
 
 
 class ShipperMetrics:
-    """The way from the usage log to Kafka."""
+    """The way from the usage log to Kafka. Counts of losses outlive the process: they begin where
+    the last shipper of the same log ended."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.shipped = Counter(
             "meter_shipped_batches", "Batches acknowledged by Kafka", registry=registry
         )
+        self.redelivered = Counter(
+            "meter_redelivered_batches",
+            "Batches sent again after a send whose outcome is not known; Kafka may have had them",
+            registry=registry,
+        )
         self.lag_bytes = Gauge(
             "meter_shipper_lag_bytes", "Bytes of the usage log not yet shipped", registry=registry
+        )
+        self.lag_seconds = Gauge(
+            "meter_shipper_lag_seconds",
+            "Age of the oldest batch not yet shipped",
+            registry=registry,
+        )
+        self.log_bytes = Gauge(
+            "meter_usage_log_bytes", "Size of the usage log on this host", registry=registry
+        )
+        self.max_bytes = Gauge(
+            "meter_usage_log_max_bytes", "Cap of the usage log on this host", registry=registry
         )
         self.failures = Counter(
             "meter_shipper_failures", "Sends that will be tried again", registry=registry
@@ -76,7 +103,28 @@ class ShipperMetrics:
             "meter_usage_log_corrupt_frames", "Frames skipped as unreadable", registry=registry
         )
         self.missing = Counter(
-            "meter_usage_log_missing_batches", "Gaps in the sequence of a source", registry=registry
+            "meter_usage_log_missing_batches",
+            "Gaps in the sequence of a source, whatever the reason",
+            registry=registry,
+        )
+        self.dropped_batches = Counter(
+            "meter_usage_log_dropped_batches",
+            "Batches dropped unshipped, the log being at its cap",
+            registry=registry,
+        )
+        self.dropped_requests = Counter(
+            "meter_usage_log_dropped_requests", "Requests in dropped batches", registry=registry
+        )
+        self.dropped_bytes = Counter(
+            "meter_usage_log_dropped_bytes", "Bytes of dropped segments", registry=registry
+        )
+        self.unwritten_batches = Counter(
+            "meter_usage_log_unwritten_batches",
+            "Batches that could not be written to the log, as on a full disk",
+            registry=registry,
+        )
+        self.unwritten_requests = Counter(
+            "meter_usage_log_unwritten_requests", "Requests in unwritten batches", registry=registry
         )
 
 

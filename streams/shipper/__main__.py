@@ -1,39 +1,47 @@
-"""``python -m streams.shipper``: ships the usage log of this host, until SIGTERM."""
+"""``python -m streams.shipper``: ships the usage log of this host, until SIGTERM.
+
+Told to stop, it ships what is there, within ``DRAIN_S``; what is not shipped by then waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import os
 import signal
 
 from prometheus_client import CollectorRegistry
 
+from metering.wal_cap import max_bytes_of
 from sinks.prometheus import ShipperMetrics, serve
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.shipper.ship import Shipper
 
+PART_S = 2.0
+"""How long the producer gets to part from a broker, which may be frozen."""
 
-async def run(settings: Settings) -> None:
+
+async def run(settings: Settings, max_bytes: int) -> None:
     registry = CollectorRegistry()
     publisher = Publisher(settings)
-    shipper = Shipper(settings.log_dir, publisher, ShipperMetrics(registry))
+    shipper = Shipper(settings.log_dir, publisher, ShipperMetrics(registry), max_bytes)
     shipper.lock()
     serve(registry, settings.metrics_host, settings.metrics_port)
-    task = asyncio.create_task(shipper.run())
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await shipper.run(stop)
     finally:
-        await publisher.stop()
+        parting = asyncio.create_task(publisher.stop())
+        await asyncio.wait({parting}, timeout=PART_S)
+        parting.cancel()
 
 
 def main() -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(run(Settings.from_env()))
+    asyncio.run(run(Settings.from_env(), max_bytes_of(os.environ)))
 
 
 if __name__ == "__main__":

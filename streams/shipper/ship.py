@@ -7,94 +7,142 @@ same identity (``ce_source``, ``ce_id``); the stream knows them and does not cou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
+import os
+import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.errors import MeteringError, SinkUnavailable
-from metering.wal import SUFFIX, source_of
+from metering.wal_cap import MAX_BYTES, SHIPPER_LOCK
 from sinks.prometheus import ShipperMetrics
-from streams.publisher import Publisher, Record
+from streams.publisher import Record
+from streams.shipper.order import in_time_order
 from streams.shipper.reader import Chunk, SourceReader
+from streams.shipper.upkeep import Upkeep
 from streams.topics import USAGE_BATCHES
 
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.05
-RESCAN_S = 1.0
+UPKEEP_S = 0.5
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
+DRAIN_S = 5.0
+FLIGHT_BYTES = 16 * 1024**2
+"""About as much is on its way at a time, whatever the number of sources. What a round does not take
+can be dropped at the cap, and the shipper's memory is bounded by it."""
+_AT_WORK = "sending"
+
+
+class Sink(Protocol):
+    async def publish(self, records: list[Record]) -> None:
+        """Returns when all are acknowledged, or raises SinkUnavailable."""
 
 
 class Shipper:
     """All sources below one log folder; one shipper per folder (a lock sees to it)."""
 
-    def __init__(self, log_dir: Path, publisher: Publisher, metrics: ShipperMetrics) -> None:
+    def __init__(
+        self, log_dir: Path, publisher: Sink, metrics: ShipperMetrics, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._log_dir = log_dir
         self._publisher = publisher
         self._metrics = metrics
         self._readers: dict[str, SourceReader] = {}
+        self._turn = 0
         self._lock: IO[str] | None = None
+        self._was_cut_off = False
+        self.upkeep = Upkeep(log_dir, self._readers, metrics, max_bytes)
 
     def lock(self) -> None:
         """Raises MeteringError: another shipper is at work on this folder."""
         self._log_dir.mkdir(parents=True, exist_ok=True)
-        path = self._log_dir / "shipper.lock"
-        self._lock = path.open("w", encoding="utf-8")
+        path = self._log_dir / SHIPPER_LOCK
+        self._lock = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             raise MeteringError(
                 f"{path} is held: another shipper is at work on this folder; stop it first"
             ) from exc
+        self._lock.seek(0)
+        self._was_cut_off = self._lock.read() == _AT_WORK
 
-    async def run(self) -> None:
-        """Until cancelled."""
-        loop = asyncio.get_running_loop()
-        next_scan = loop.time()
-        while True:
-            if loop.time() >= next_scan:
-                self._scan()
-                next_scan = loop.time() + RESCAN_S
-            if not await self.ship_once():
-                await asyncio.sleep(IDLE_S)
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Until ``stop`` is set and what is there then is shipped, or ``DRAIN_S`` are over."""
+        stop = asyncio.Event() if stop is None else stop
+        self._mark(_AT_WORK)
+        shipping = asyncio.create_task(self._ship(stop))
+        keeping = asyncio.create_task(self._keep_up())
+        stopping = asyncio.create_task(stop.wait())
+        tasks = {shipping, keeping, stopping}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+            await asyncio.wait({shipping}, timeout=DRAIN_S)
+            if shipping.done():
+                shipping.result()
+                self._mark("")
+            else:
+                log.warning("not all was shipped in %.0f s; it waits in the log", DRAIN_S)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def ship_once(self) -> bool:
-        """One chunk of every source that has one; ``False``: there was nothing to ship."""
-        chunks = [
-            (reader, chunk)
-            for reader in self._readers.values()
-            if (chunk := reader.read()) is not None
-        ]
-        if chunks:
-            await self._send(chunks)
-            for reader, chunk in chunks:
-                reader.commit(chunk.end)
-                self._metrics.shipped.inc(len(chunk.frames))
-                self._metrics.corrupt.inc(chunk.corrupt)
-                self._metrics.missing.inc(chunk.missing)
-                if chunk.corrupt or chunk.missing:
-                    log.error(
-                        "%s: %d unreadable places, %d batches missing",
-                        reader.source,
-                        chunk.corrupt,
-                        chunk.missing,
-                    )
-        self._metrics.lag_bytes.set(sum(r.lag_bytes() for r in self._readers.values()))
-        return bool(chunks)
+        """A chunk of each source that has one; ``False``: there was nothing to ship."""
+        chunks = self._take()
+        if not chunks:
+            return False
+        if self._was_cut_off:
+            again = sum(len(chunk.frames) for reader, chunk in chunks if reader.resumed)
+            self._metrics.redelivered.inc(again)
+        await self._send(chunks)
+        for reader, chunk in chunks:
+            reader.commit(chunk.end)
+            reader.resumed = False
+            self._metrics.shipped.inc(len(chunk.frames))
+            self._metrics.corrupt.inc(chunk.corrupt)
+            self._metrics.missing.inc(chunk.missing)
+            if chunk.corrupt or chunk.missing:
+                log.error(
+                    "%s: %d unreadable places, %d batches missing",
+                    reader.source,
+                    chunk.corrupt,
+                    chunk.missing,
+                )
+        return True
+
+    def _take(self) -> list[tuple[SourceReader, Chunk]]:
+        """One chunk of every source, up to ``FLIGHT_BYTES``; the next round begins behind them."""
+        readers = list(self._readers.values())
+        start = self._turn % len(readers) if readers else 0
+        chunks, flight_bytes = [], 0
+        for reader in readers[start:] + readers[:start]:
+            if flight_bytes >= FLIGHT_BYTES:
+                break
+            self._turn += 1
+            chunk = reader.read()
+            if chunk is not None:
+                chunks.append((reader, chunk))
+                flight_bytes += sum(len(frame.payload) for frame in chunk.frames)
+        return chunks
 
     async def _send(self, chunks: list[tuple[SourceReader, Chunk]]) -> None:
         records = [
             Record(
                 USAGE_BATCHES,
-                reader.source.encode(),
+                source.encode(),
                 frame.payload,
-                encode_headers(USAGE_BATCH_TYPE, reader.source, str(frame.sequence), None),
+                encode_headers(USAGE_BATCH_TYPE, source, str(frame.sequence), None),
             )
-            for reader, chunk in chunks
-            for frame in chunk.frames
+            for source, frame in in_time_order((r.source, chunk.frames) for r, chunk in chunks)
         ]
         delay_s = RETRY_FIRST_S
         while True:
@@ -102,15 +150,31 @@ class Shipper:
                 await self._publisher.publish(records)
             except SinkUnavailable as exc:
                 self._metrics.failures.inc()
+                self._metrics.redelivered.inc(exc.rows)  # Kafka may have taken any of them.
                 log.warning("%s; usage waits in the log, trying again in %.1f s", exc, delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MOST_S)
             else:
                 return
 
-    def _scan(self) -> None:
-        for folder in {path.parent for path in self._log_dir.rglob(f"*{SUFFIX}")}:
-            source = source_of(self._log_dir, folder / f"any{SUFFIX}")
-            if source not in self._readers:
-                self._readers[source] = SourceReader(folder, source)
-                log.info("shipping %s", source)
+    async def _ship(self, stop: asyncio.Event) -> None:
+        while True:
+            stopping = stop.is_set()
+            if stopping:
+                self.upkeep.discover()
+            if not await self.ship_once():
+                if stopping:
+                    return
+                await asyncio.sleep(IDLE_S)
+
+    async def _keep_up(self) -> None:
+        while True:
+            await self.upkeep.once(time.time())
+            await asyncio.sleep(UPKEEP_S)
+
+    def _mark(self, text: str) -> None:
+        """What the next shipper finds: whether this one came to its end."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):  # on a full disk; the count is then too low
+                os.ftruncate(self._lock.fileno(), 0)
+                os.pwrite(self._lock.fileno(), text.encode(), 0)

@@ -21,7 +21,7 @@ from streams.stack.stubs import StubWatch
 from streams.stack.sweeper import remove_shm
 
 # Anchored: a pattern that is not forwards every header that merely contains a match.
-HEADER_PATTERN = r"(?i)^x-meter-(tenant|team|project|user|retry-of)$"
+HEADER_PATTERN = r"(?i)^x-meter-(tenant|team|project|user|retry-of|gateway-token)$"
 PACKAGES = ("metering", "triton_models")
 _EXIT_TIMEOUT_S = 5
 _ASK = (

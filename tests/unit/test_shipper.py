@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from streams.topics import USAGE_BATCHES
 from triton_models.emitter.log import UsageLog
 
 SOURCE = "host/boot/1/tiny_0"
+NOW_S = 1_780_000_000.0
 
 
 class Kafka:
@@ -37,7 +39,9 @@ class Kafka:
 
     async def publish(self, records: Sequence[Record]) -> None:
         self.calls.append(list(records))
-        self.checkpoints_during_call.append(len(list(self._log_dir.rglob(CHECKPOINT))))
+        self.checkpoints_during_call += [
+            json.loads(path.read_text())["offset"] for path in self._log_dir.rglob(CHECKPOINT)
+        ]
         await asyncio.sleep(0)
         if len(self.calls) <= self.failures:
             if len(self.calls) == 2:
@@ -75,8 +79,13 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RETRY_FIRST_S", "IDLE_S", "RESCAN_S"):
+    for name in ("RETRY_FIRST_S", "IDLE_S", "UPKEEP_S"):
         monkeypatch.setattr(ship, name, 0.01)
+
+
+def checkpoint(log_dir: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads((log_dir / SOURCE / CHECKPOINT).read_text())
+    return found
 
 
 def write(log: UsageLog, *payloads: bytes) -> None:
@@ -108,7 +117,7 @@ async def test_nothing_is_committed_before_kafka_has_acknowledged(tmp_path: Path
     calls = [[r.value for r in call] for call in bench.kafka.calls[:4]]
     assert calls == [[b"one", b"two"]] * 4  # the same again, whole, until it was taken
     assert bench.kafka.checkpoints_during_call[:4] == [0, 0, 0, 0]
-    assert (tmp_path / SOURCE / CHECKPOINT).exists()
+    assert checkpoint(tmp_path)["offset"] == 2 * (HEADER_BYTES + 3)
     assert bench.metric("meter_shipper_failures_total") == 3
     assert bench.metric("meter_shipped_batches_total") == 2
 
@@ -122,7 +131,7 @@ async def test_a_shipper_that_ends_before_the_acknowledgement_leaves_all_for_the
     await asyncio.wait_for(bench.kafka.refused_twice.wait(), 20)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert not (tmp_path / SOURCE / CHECKPOINT).exists()
+    assert checkpoint(tmp_path)["offset"] == 0
     after = Bench(tmp_path)
     await after.run_until(taken=1)
     assert [r.value for r in after.kafka.taken] == [b"one"]
@@ -143,7 +152,7 @@ async def test_waiting_between_tries_grows_to_a_bound(
     monkeypatch.setattr("streams.shipper.ship.asyncio.sleep", note)
     bench = Bench(tmp_path, failures=5)
     write(bench.log(), b"one")
-    bench.shipper._scan()
+    bench.shipper.upkeep.discover()
     assert await bench.shipper.ship_once()
     assert [s for s in waited if s] == [0.001, 0.002, 0.004, 0.004, 0.004]
 
@@ -165,13 +174,14 @@ async def test_lag_corruption_and_gaps_show_in_the_metrics(tmp_path: Path) -> No
     bad[HEADER_BYTES] ^= 1
     frames = encode_frame(0, b"one") + bytes(bad) + encode_frame(4, b"five")
     (folder / segment_name(0)).write_bytes(frames)
-    bench.shipper._scan()
     bench.kafka.failures = 1
-    sending = asyncio.create_task(bench.shipper.ship_once())
-    await sending
+    await bench.shipper.upkeep.once(NOW_S)
+    await bench.shipper.ship_once()
+    await bench.shipper.upkeep.once(NOW_S)
     assert bench.metric("meter_shipper_lag_bytes") == len(encode_frame(4, b"five"))
     while await bench.shipper.ship_once():
         pass
+    await bench.shipper.upkeep.once(NOW_S)
     assert bench.metric("meter_shipper_lag_bytes") == 0
     assert bench.metric("meter_usage_log_corrupt_frames_total") == 1
     assert bench.metric("meter_usage_log_missing_batches_total") == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 
 from metering.errors import MeteringError
 from metering.wal import HEADER_BYTES, MAX_PAYLOAD_BYTES, encode_frame, segment_name
-from streams.shipper.reader import CHECKPOINT, READ_BYTES, Chunk, Position, SourceReader
+from streams.shipper.reader import (
+    CHECKPOINT,
+    CHECKPOINT_BYTES,
+    READ_BYTES,
+    Chunk,
+    Position,
+    SourceReader,
+)
 from triton_models.emitter.log import UsageLog
 
 Record = tuple[int, bytes]
@@ -73,9 +81,10 @@ def test_reading_changes_nothing_until_the_commit(tmp_path: Path) -> None:
     first = reader.read()
     assert first is not None
     assert reader.read() == first
-    assert sorted(p.name for p in tmp_path.iterdir()) == [segment_name(0)]
+    assert reader_of(tmp_path).read() == first
     reader.commit(first.end)
     assert reader.read() is None
+    assert reader_of(tmp_path).read() is None
 
 
 def test_a_restarted_reader_reads_again_only_what_was_not_committed(tmp_path: Path) -> None:
@@ -201,9 +210,7 @@ def test_a_deleted_folder_is_nothing_to_read_and_what_is_made_anew_is_read(tmp_p
     write(log, b"one")
     reader = reader_of(folder)
     drain(reader)
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
     assert reader.read() is None
     assert reader.lag_bytes() == 0
     write(log, b"two")
@@ -268,7 +275,7 @@ def test_a_broken_checkpoint_is_an_error_that_names_it_and_what_to_do(
     assert str(tmp_path / CHECKPOINT) in str(error.value)
 
 
-def test_a_checkpoint_is_replaced_in_one_step_and_says_where_the_next_read_begins(
+def test_a_checkpoint_says_where_the_next_read_begins_and_keeps_its_size(
     tmp_path: Path,
 ) -> None:
     write(UsageLog(tmp_path), b"one", b"two")
@@ -278,7 +285,8 @@ def test_a_checkpoint_is_replaced_in_one_step_and_says_where_the_next_read_begin
         "offset": 2 * (HEADER_BYTES + 3),
         "next_sequence": 2,
     }
-    assert sorted(p.name for p in tmp_path.iterdir()) == [segment_name(0), CHECKPOINT]
+    assert (tmp_path / CHECKPOINT).stat().st_size == CHECKPOINT_BYTES
+    assert not list(tmp_path.glob("*.new"))
 
 
 def test_a_crash_within_the_commit_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:

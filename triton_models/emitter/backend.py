@@ -6,13 +6,14 @@ can't be imported anywhere else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # see above
 from numpy.typing import NDArray
+
+from triton_models.emitter.identity import Pairs, pairs_of
 
 
 class Tensor(Protocol):
@@ -39,13 +40,13 @@ def rows_of(request: Request) -> int:
     return int(request.inputs()[0].shape()[0])
 
 
-def parameters_of(request: Request) -> Mapping[str, object]:
-    """The body's parameters and the forwarded headers, merged by Triton; unreadable is none."""
+def parameters_of(request: Request) -> Pairs:
+    """The body's parameters, and behind them the forwarded headers; unreadable is none."""
     try:
-        found = json.loads(request.parameters() or "{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        text = request.parameters()
+    except UnicodeDecodeError as exc:  # A header can be of any bytes.
+        text = exc.object.decode(errors="replace")
+    return pairs_of(text)
 
 
 def answer(outputs: Mapping[str, NDArray[Any]]) -> object:
@@ -55,9 +56,13 @@ def answer(outputs: Mapping[str, NDArray[Any]]) -> object:
     )
 
 
-def refusal(message: str) -> object:
-    """An error response for one request; its batch mates are not touched."""
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
+def refusal(message: str, *, by_client: bool = False) -> object:
+    """An error response for one request; its batch mates are not touched.
+
+    An error ``by_client`` is HTTP's 400 and gRPC's INVALID_ARGUMENT, not 500 and INTERNAL.
+    """
+    code = pb_utils.TritonError.INVALID_ARG if by_client else pb_utils.TritonError.INTERNAL
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def log_error(message: str) -> None:

@@ -1,19 +1,28 @@
 """Who pays for a request: from the parameters that came with it to fields that fit an event.
 
-Triton merges forwarded headers into a request's parameters, so that a client can name itself in
-the body (``tenant``) and a gateway in a header (``x-meter-tenant``). Whatever came, an identity
-can be made of it: what does not fit is mended or counts as absent, and never costs a request.
+Triton puts a request's forwarded headers behind the parameters of its body, in one list: a client
+can name itself in the body (``tenant``), a gateway in a header (``x-meter-tenant``). Whatever
+came, an identity can be made of it: what does not fit is mended or counts as absent, and never
+costs a request. Who may say who pays is the subject of ``gateway``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from metering.usage import UNATTRIBUTED, IdentitySource
 
 MAX_LENGTH = 256
+FIELDS = ("tenant", "team", "project", "user", "retry_of")
 HEADER_PREFIX = "x-meter-"
+Pairs: TypeAlias = Sequence[tuple[str, object]]
+"""Parameters as they came: in order, a name perhaps several times."""
+Refusal = Literal[
+    "unproven", "client_set", "malformed_token", "forged_token", "expired_token", "used_token"
+]
 _REPLACEMENT = "\ufffd"
 _PARAMETER: IdentitySource = "parameter"
 _HEADER: IdentitySource = "header"
@@ -22,7 +31,11 @@ _NONE: IdentitySource = "none"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``source`` says where the tenant came from; each other field stands for itself."""
+    """``source`` says where the tenant came from; each other field stands for itself.
+
+    ``refusal`` says what a trusted gateway's server does not accept in the request; it is always
+    ``None`` where no gateway is trusted.
+    """
 
     tenant: str
     team: str
@@ -30,27 +43,61 @@ class Identity:
     user: str
     retry_of: str | None
     source: IdentitySource
+    refusal: Refusal | None = None
 
 
-def identity_of(parameters: Mapping[str, object]) -> Identity:
-    """The body's parameter goes before the header of the same field; no tenant is a tenant too."""
-    headers = {
-        name.lower().removeprefix(HEADER_PREFIX).replace("-", "_"): value
-        for name, value in parameters.items()
-        if name.lower().startswith(HEADER_PREFIX)
-    }
+def pairs_of(text: str) -> Pairs:
+    """A request's parameters, from the JSON object that the backend has them in.
+
+    No name is dropped: a header stands behind a body's parameter of the same name, and whoever
+    reads an object into a ``dict`` no longer sees who said what. Unreadable is none.
+    """
+    try:
+        found = json.loads(text or "{}", object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return ()
+    return found if isinstance(found, tuple) else ()
+
+
+def header_field(name: str) -> str | None:
+    """``retry_of`` for ``X-Meter-Retry-Of``, in any case; ``None`` if it is no header of ours."""
+    lower = name.lower()
+    if not lower.startswith(HEADER_PREFIX):
+        return None
+    return lower.removeprefix(HEADER_PREFIX).replace("-", "_")
+
+
+def identity_of(parameters: Mapping[str, object] | Pairs) -> Identity:
+    """The body's parameter goes before the header of the same field; no tenant is a tenant too.
+
+    Of several headers of one field, however spelled, the last counts: headers come after the
+    body, so a body's parameter that is named like a header does not hide a real one.
+    """
+    pairs = list(parameters.items()) if isinstance(parameters, Mapping) else parameters
+    body = dict(pairs)
+    headers = {header_field(name): value for name, value in pairs}
 
     def field(name: str) -> str:
-        return clean(parameters.get(name)) or clean(headers.get(name))
+        return clean(body.get(name)) or clean(headers.get(name))
 
     tenant, source = UNATTRIBUTED, _NONE
-    if given := clean(parameters.get("tenant")):
+    if given := clean(body.get("tenant")):
         tenant, source = given, _PARAMETER
     elif given := clean(headers.get("tenant")):
         tenant, source = given, _HEADER
     return Identity(
         tenant, field("team"), field("project"), field("user"), field("retry_of") or None, source
     )
+
+
+def is_ours(name: str) -> bool:
+    """Whether a parameter is the meter's: an identity field, or any ``x-meter-*``."""
+    return name.lower() in FIELDS or header_field(name) is not None
+
+
+def strip(parameters: Mapping[str, object]) -> dict[str, object]:
+    """What is left for a backend that does not know the meter's parameters, such as vLLM's."""
+    return {name: value for name, value in parameters.items() if not is_ours(name)}
 
 
 def clean(value: object) -> str:

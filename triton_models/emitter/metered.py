@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from metering.usage import Operation
 from metering.wal import source_folder
 from triton_models.emitter import backend
-from triton_models.emitter.facts import Facts, facts_of, this_process
-from triton_models.emitter.identity import identity_of
+from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
+from triton_models.emitter.gateway import NOBODY, gate_of
+from triton_models.emitter.identity import Identity, identity_of
 from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
 from triton_models.emitter.record import Counted, usage_of
 
@@ -26,11 +27,13 @@ from triton_models.emitter.record import Counted, usage_of
 class Served:
     """A model's answer to one request, and what it took, summed over the request's rows.
 
-    With an ``error`` the client gets that message instead of ``outputs``.
+    With an ``error`` the client gets that message instead of ``outputs``; ``by_client`` says that
+    the fault is the client's.
     """
 
     outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     error: str | None = None
+    by_client: bool = False
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
@@ -62,6 +65,9 @@ class MeteredModel(ABC):
     def initialize(self, args: dict[str, str]) -> None:
         self.config = json.loads(args["model_config"])
         self.facts = facts_of(args, os.environ, this_process())
+        self._gate = gate_of(
+            parameters_of(self.config), os.environ, backend.log_error, warm_ups_of(self.config)
+        )
         log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
         self._log = UsageLog(
             source_folder(log_dir, self.facts.source),
@@ -76,27 +82,52 @@ class MeteredModel(ABC):
 
     def execute(self, requests: Sequence[backend.Request]) -> list[object]:
         start_ns = time.monotonic_ns()
+        identities: Sequence[Identity] | None = None
         try:
-            served = self.serve(requests)
-            if len(served) != len(requests):
-                raise RuntimeError(f"{len(served)} answers to {len(requests)} requests")
+            identities = self._identify(requests)
+            served = self._serve(requests, identities)
             responses = [
-                backend.answer(s.outputs) if s.error is None else backend.refusal(s.error)
+                backend.answer(s.outputs)
+                if s.error is None
+                else backend.refusal(s.error, by_client=s.by_client)
                 for s in served
             ]
         except Exception:
             failed = [Served(error="the batch failed")] * len(requests)
-            self._record(requests, failed, start_ns, time.monotonic_ns())
+            self._record(requests, identities, failed, start_ns, time.monotonic_ns())
             raise
-        self._record(requests, served, start_ns, time.monotonic_ns())
+        self._record(requests, identities, served, start_ns, time.monotonic_ns())
         return responses
 
     def finalize(self) -> None:
         self._log.close()
 
+    def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity] | None:
+        """Where a gateway is trusted; else ``None``, and identity can wait until after the work."""
+        if self._gate is None:
+            return None
+        return self._gate.identify([backend.parameters_of(r) for r in requests], time.time())
+
+    def _serve(
+        self, requests: Sequence[backend.Request], identities: Sequence[Identity] | None
+    ) -> list[Served]:
+        """A request whose identity is refused never reaches the model; its batch mates do."""
+        rejections: list[str | None] = [None] * len(requests)
+        if self._gate is not None and identities is not None:
+            rejections = [self._gate.rejection_of(i) for i in identities]
+        admitted = [r for r, no in zip(requests, rejections, strict=True) if no is None]
+        served = self.serve(admitted) if admitted else []
+        if len(served) != len(admitted):
+            raise RuntimeError(f"{len(served)} answers to {len(admitted)} requests")
+        answers = iter(served)
+        return [
+            next(answers) if no is None else Served(error=no, by_client=True) for no in rejections
+        ]
+
     def _record(
         self,
         requests: Sequence[backend.Request],
+        identities: Sequence[Identity] | None,
         served: Sequence[Served],
         start_ns: int,
         end_ns: int,
@@ -104,7 +135,14 @@ class MeteredModel(ABC):
         try:
             end_epoch_ns = time.time_ns()
             sequence = self._log.reserve()
-            counted = [_counted(r, s) for r, s in zip(requests, served, strict=True)]
+            if identities is None:
+                identities = [
+                    identity_of(backend.parameters_of(r)) if self._gate is None else NOBODY
+                    for r in requests
+                ]
+            counted = [
+                _counted(r, i, s) for r, i, s in zip(requests, identities, served, strict=True)
+            ]
             batch = usage_of(
                 self.facts,
                 self.operation,
@@ -124,10 +162,10 @@ class MeteredModel(ABC):
                 )
 
 
-def _counted(request: backend.Request, served: Served) -> Counted:
+def _counted(request: backend.Request, identity: Identity, served: Served) -> Counted:
     return Counted(
         request_id=request.request_id(),
-        identity=identity_of(backend.parameters_of(request)),
+        identity=identity,
         rows=backend.rows_of(request),
         ok=served.error is None,
         input_tokens=served.input_tokens,

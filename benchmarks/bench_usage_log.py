@@ -1,0 +1,244 @@
+"""What the usage log costs: the server per batch, and the host for a shipper that is idle.
+
+``python -m benchmarks.bench_usage_log``: a table, and ``build/results/usage_log.json``. The ways to
+sync take turns within every round, so that what else the machine does meets them alike. With
+``QUICK=1`` fewer rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median, quantiles
+from typing import get_args
+
+from prometheus_client import CollectorRegistry
+
+from metering.wal_cap import drop, drop_lock
+from sinks.prometheus import ShipperMetrics
+from streams.publisher import Record
+from streams.shipper.ship import IDLE_S, UPKEEP_S, Shipper
+from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
+
+RESULTS = Path("build/results/usage_log.json")
+MODES: tuple[Fsync, ...] = get_args(Fsync)
+REQUESTS = 64
+SEGMENT_OF_BENCH_BYTES = 2 * 1024**2
+"""A quarter of the default, so that every run rotates several times."""
+APPENDS = 250
+PAUSE_S = 0.002
+SOURCES = 64
+REQUEST = {
+    "request_id": "f3b0c442-98fc-1c14-9afb-f4c8996fb924", "tenant": "acme", "team": "search",
+    "project": "answers", "user": "", "identity_source": "header", "operation": "chat",
+    "status": "ok", "retry_of": None, "rows": 1, "input_tokens": 812, "cached_input_tokens": 0,
+    "output_tokens": 143, "reasoning_tokens": 0, "queue_ns": None, "gpu_ns": 36123456,
+    "input_gpu_ns": 9123456, "output_gpu_ns": 27000000,
+}  # fmt: skip
+PAYLOAD = json.dumps(
+    {"source": "host/boot/1/llama_0", "end_epoch_ns": 1, "requests": [REQUEST] * REQUESTS}
+).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """``target`` is the most that is allowed; ``None`` is a cost that is told and not bounded."""
+
+    value: float
+    unit: str
+    spread: float
+    target: float | None = None
+
+    def document(self) -> dict[str, object]:
+        return {
+            "value": round(self.value, 3),
+            "unit": self.unit,
+            "target": self.target,
+            "holds": None if self.target is None else self.value <= self.target,
+            "spread": round(self.spread, 3),
+        }
+
+
+class Nowhere:
+    """In Kafka's place: takes all at once."""
+
+    async def publish(self, records: Sequence[Record]) -> None: ...
+
+
+def spread(values: Sequence[float]) -> float:
+    """The interquartile range."""
+    low, _, high = quantiles(values, n=4)
+    return high - low
+
+
+def figure(values: Sequence[float], unit: str, target: float | None = None) -> Figure:
+    return Figure(median(values), unit, spread(values), target)
+
+
+def appends_us(folder: Path, fsync: Fsync) -> list[float]:
+    """Each append of one run. A new log is warm after its first batch."""
+    log = UsageLog(folder / fsync, segment_bytes=SEGMENT_OF_BENCH_BYTES, fsync=fsync)
+    taken = []
+    for _ in range(APPENDS + 1):
+        begun = time.perf_counter_ns()
+        log.append(log.reserve(), PAYLOAD, REQUESTS)
+        taken.append((time.perf_counter_ns() - begun) / 1e3)
+        time.sleep(PAUSE_S)
+    log.close()
+    shutil.rmtree(folder / fsync)
+    return taken[1:]
+
+
+def append_figures(folder: Path, rounds: int) -> dict[str, Figure]:
+    medians: dict[Fsync, list[float]] = {mode: [] for mode in MODES}
+    means: dict[Fsync, list[float]] = {mode: [] for mode in MODES}
+    tails: dict[Fsync, list[float]] = {mode: [] for mode in MODES}
+    for turn in range(rounds):
+        for place in range(len(MODES)):
+            mode = MODES[(turn + place) % len(MODES)]
+            taken = appends_us(folder, mode)
+            medians[mode].append(median(taken))
+            means[mode].append(mean(taken))
+            tails[mode].append(quantiles(taken, n=100)[98])
+        show(f"appends: round {turn + 1} of {rounds}")
+    targets: dict[Fsync, float | None] = {"never": 100.0, "interval": 100.0}
+    figures: dict[str, Figure] = {}
+    for mode in MODES:
+        figures[f"append_{mode}_us"] = figure(medians[mode], "us", targets.get(mode))
+        figures[f"append_{mode}_mean_us"] = figure(means[mode], "us")
+        figures[f"append_{mode}_p99_us"] = figure(tails[mode], "us")
+    return figures
+
+
+async def shipper_figures(folder: Path, rounds: int) -> dict[str, Figure]:
+    """Of ``SOURCES`` that are idle: one poll, one round of upkeep, and what both take of a core."""
+    logs = [UsageLog(folder / f"host/boot/{n}/m_0", log_dir=folder) for n in range(SOURCES)]
+    for log in logs:
+        log.append(log.reserve(), PAYLOAD)
+    shipper = Shipper(folder, Nowhere(), ShipperMetrics(CollectorRegistry()))
+    await shipper.upkeep.once(time.time())
+    while await shipper.ship_once():
+        pass
+    await asyncio.sleep(0.2)  # folders that changed just now are looked at more closely
+    polls_us, upkeeps_us = [], []
+    for _ in range(rounds * 10):
+        begun = time.perf_counter_ns()
+        await shipper.ship_once()
+        polls_us.append((time.perf_counter_ns() - begun) / 1e3)
+        begun = time.perf_counter_ns()
+        await shipper.upkeep.once(time.time())
+        upkeeps_us.append((time.perf_counter_ns() - begun) / 1e3)
+    for log in logs:
+        log.close()
+    shares = [
+        100 * (poll_us / (IDLE_S * 1e6) + upkeep_us / (UPKEEP_S * 1e6))
+        for poll_us, upkeep_us in zip(polls_us, upkeeps_us, strict=True)
+    ]
+    return {
+        "idle_poll_64_sources_us": figure(polls_us, "us"),
+        "idle_upkeep_64_sources_us": figure(upkeeps_us, "us"),
+        "idle_shipper_64_sources_percent_of_a_core": figure(shares, "%", 5.0),
+    }
+
+
+def drop_figures(folder: Path, rounds: int) -> dict[str, Figure]:
+    """To count what a full segment holds, request by request, and give its space back."""
+    taken_ms = []
+    for turn in range(rounds):
+        source = folder / f"drop/{turn}"
+        log = UsageLog(source, log_dir=folder)
+        for _ in range(SEGMENT_BYTES // len(PAYLOAD) - 1):
+            log.append(log.reserve(), PAYLOAD)
+        log.close()
+        with drop_lock(folder) as mine:
+            assert mine  # noqa: S101  # nobody else is here
+            begun = time.perf_counter_ns()
+            drop(source, 0)
+            taken_ms.append((time.perf_counter_ns() - begun) / 1e6)
+        shutil.rmtree(source)
+    return {"drop_8_mib_ms": figure(taken_ms, "ms")}
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = named[0].partition(":")[2].strip() if named else model
+    return f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}"
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def show(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(figures: dict[str, Figure]) -> str:
+    rows = [f"{'fsync':<10}{'median µs':>11}{'± IQR':>9}{'mean µs':>10}{'p99 µs':>10}"]
+    for mode in MODES:
+        middle, average, tail = (
+            figures[f"append_{mode}{part}_us"] for part in ("", "_mean", "_p99")
+        )
+        rows.append(
+            f"{mode:<10}{middle.value:>11.1f}{middle.spread:>9.1f}"
+            f"{average.value:>10.1f}{tail.value:>10.1f}"
+        )
+    rows.append("")
+    rows += [
+        f"{name:<44}{f.value:>10.2f} {f.unit} ± {f.spread:.2f}"
+        for name, f in figures.items()
+        if not name.startswith("append_")
+    ]
+    return "\n".join(rows)
+
+
+def main() -> None:
+    rounds = 6 if os.environ.get("QUICK") else 40
+    with tempfile.TemporaryDirectory(dir=_on_a_disk()) as name:
+        folder = Path(name)
+        figures = append_figures(folder / "append", rounds)
+        parts: list[Callable[[], dict[str, Figure]]] = [
+            lambda: asyncio.run(shipper_figures(folder / "ship", rounds)),
+            lambda: drop_figures(folder / "drops", rounds),
+        ]
+        for part in parts:
+            figures |= part()
+    print(f"{len(PAYLOAD)} bytes a batch of {REQUESTS} requests, every {PAUSE_S * 1e3:g} ms\n")
+    print(table(figures))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "machine": machine(),
+        "commit": commit(),
+        "figures": {name: f.document() for name, f in figures.items()},
+    }
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    failed = [name for name, f in figures.items() if f.document()["holds"] is False]
+    if failed:
+        raise SystemExit(f"not within its target: {', '.join(failed)}")
+
+
+def _on_a_disk() -> Path:
+    """Beside the results: /tmp may be in memory, where a sync costs nothing."""
+    folder = RESULTS.parent.parent / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
