@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -60,33 +60,50 @@ class Detection:
         self._intervals = Intervals(JUDGED_WINDOW_SECONDS)
         self._partition = TopicPartition(COST_WINDOWS, 0)
         self._announced_to = -1
-        self._consumer = AIOKafkaConsumer(
-            **settings.kafka_client(),
-            group_id=GROUP_ID,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-        )
+        self._settings = settings
+        self._consumer: Any = None
 
     async def run(self) -> None:
-        """Until cancelled."""
-        consumer = self._consumer
-        await consumer.start()
+        """Until cancelled. Waits for as long as Kafka is away."""
         try:
-            consumer.assign([self._partition])
-            committed = await consumer.committed(self._partition)
-            self._announced_to = (0 if committed is None else committed) - 1
-            beginning = (await consumer.beginning_offsets([self._partition]))[self._partition]
-            consumer.seek(self._partition, max(beginning, self._announced_to + 1 - WARM_UP_ROWS))
+            await _until_taken(self._connect)
             log.info("windows up to offset %d were announced before", self._announced_to)
             while True:
-                batches = await consumer.getmany(self._partition, timeout_ms=POLL_MS)
+                batches = await self._consumer.getmany(self._partition, timeout_ms=POLL_MS)
                 for record in batches.get(self._partition, []):
                     row = _row_of(record.value, record.offset)
                     if row is not None:
                         await self._judge(self._intervals.add(row, record.offset, time.monotonic()))
                 await self._judge(self._intervals.settle(time.monotonic()))
         finally:
-            await consumer.stop()
+            await self._disconnect()
+
+    async def _connect(self) -> None:
+        """A consumer at the place where the models' memory begins.
+
+        Raises:
+            SinkUnavailable: Kafka does not answer.
+        """
+        await self._disconnect()
+        self._consumer = consumer = AIOKafkaConsumer(
+            **self._settings.kafka_client(),
+            group_id=GROUP_ID,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        try:
+            await consumer.start()
+            consumer.assign([self._partition])
+            committed = await consumer.committed(self._partition)
+            beginning = (await consumer.beginning_offsets([self._partition]))[self._partition]
+        except KafkaError as exc:
+            raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+        self._announced_to = (0 if committed is None else committed) - 1
+        consumer.seek(self._partition, max(beginning, self._announced_to + 1 - WARM_UP_ROWS))
+
+    async def _disconnect(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
 
     async def _judge(self, intervals: Sequence[Interval]) -> None:
         for interval in intervals:

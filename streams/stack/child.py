@@ -115,6 +115,11 @@ class Child:
         return StackError(f"{self.recipe.name} {what}{status}; its log {self.log} ends:{shown}")
 
     @property
+    def waits(self) -> bool:
+        """Whether it ended by itself because what it needs is away."""
+        return self._process.returncode == os.EX_TEMPFAIL
+
+    @property
     def outcome(self) -> str:
         code = self._process.returncode
         return "running" if code is None else describe_exit(code)

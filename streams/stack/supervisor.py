@@ -124,7 +124,7 @@ class Supervisor:
             await self._until_dead(child)
             ready_s = child.ready_s(time.monotonic())
             await child.bury(self._custody)
-            policy, verdict = policy.after_exit(ready_s, child.killed_on_purpose)
+            policy, verdict = policy.after_exit(ready_s, child.killed_on_purpose, child.waits)
             if isinstance(verdict, GiveUp):
                 self._give_up(child, verdict)
                 return

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import logging
+import os
+from functools import partial
 
 import faust
+from prometheus_client import CollectorRegistry
 
 from sinks.clickhouse.schema import migrate
+from sinks.prometheus import serve
 from streams.settings import Settings
 from streams.worker.app import clickhouse_target, make_app
+from streams.worker.patience import is_kafkas, reach_kafka, until_there
 
 
 def main() -> None:
+    """Waits for ClickHouse and Kafka. Ends with ``EX_TEMPFAIL`` where Kafka goes away under Faust,
+    which can't begin again in one process."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = Settings.from_env()
-    migrate(clickhouse_target(settings))
-    worker = faust.Worker(
-        make_app(settings), loglevel="INFO", override_logging=False, redirect_stdouts=False
-    )
-    worker.execute_from_commandline()
+    registry = CollectorRegistry()
+    app = make_app(settings, registry)
+    serve(registry, settings.metrics_host, settings.metrics_port)
+    until_there(partial(migrate, clickhouse_target(settings)))
+    until_there(partial(reach_kafka, settings))
+    worker = faust.Worker(app, loglevel="INFO", override_logging=False, redirect_stdouts=False)
+    try:
+        worker.execute_from_commandline()
+    except SystemExit as end:
+        if end.code and is_kafkas(end):
+            raise SystemExit(os.EX_TEMPFAIL) from end
+        raise
 
 
 if __name__ == "__main__":

@@ -7,21 +7,24 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from metering.ledger import Ledger, Message, from_bytes
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.writer import ClickHouseWriter
-from sinks.prometheus import WorkerMetrics, serve
+from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.topics import USAGE_BATCHES
 from streams.worker.book import PriceBookFile
 from streams.worker.processor import Processor
+from streams.worker.reread import read_stretch
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ def credentials(settings: Settings) -> Any:
     return None if context is None else faust.SSLCredentials(context)
 
 
-def make_app(settings: Settings) -> faust.App:
+def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
     """Everything wired; nothing is connected before the app starts."""
     app = faust.App(
         APP_ID,
@@ -82,7 +85,6 @@ def make_app(settings: Settings) -> faust.App:
         web_enabled=False,
         stream_wait_empty=False,
     )
-    registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
     prices = PriceBookFile(settings.price_book)
     writer = ClickHouseWriter(clickhouse_target(settings))
@@ -107,9 +109,13 @@ def make_app(settings: Settings) -> faust.App:
         acknowledged = ledgers.send_changelog(partition, key, snapshot)
         await acknowledged
 
-    async def end_offset(partition: int) -> int:
+    async def end_offset(partition: int) -> int | None:
         tp = TP(USAGE_BATCHES, partition)
-        return int((await app.consumer.highwaters(tp))[tp])
+        try:
+            return int((await app.consumer.highwaters(tp))[tp])
+        except KafkaError as exc:
+            log.warning("Kafka does not say where the topic ends, so no window closes: %r", exc)
+            return None
 
     def processor_of(partition: int) -> Processor:
         if partition not in processors:
@@ -124,6 +130,7 @@ def make_app(settings: Settings) -> faust.App:
                 publisher=publisher,
                 save=save,
                 end_offset=end_offset,
+                read_stretch=partial(read_stretch, settings),
                 metrics=metrics,
             )
         return processors[partition]
@@ -160,11 +167,6 @@ def make_app(settings: Settings) -> faust.App:
                 processors.pop(tp.partition, None)
 
     app.on_partitions_revoked.connect(revoked)
-
-    async def started() -> None:
-        serve(registry, settings.metrics_host, settings.metrics_port)
-
-    app.task(started)
 
     async def stopping(*_args: Any, **_: Any) -> None:
         await publisher.stop()

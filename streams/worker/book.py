@@ -28,7 +28,7 @@ class PriceBookFile:
         self._stamp = stamp
         try:
             self.book = read_price_book(self._path)
-        except (InvalidPriceBook, UnicodeDecodeError) as exc:
+        except InvalidPriceBook as exc:
             self.ok = False
             log.error("the price book can't be used, the one before it stays in use: %s", exc)
             return False

@@ -31,8 +31,13 @@ from streams.worker.book import PriceBookFile
 log = logging.getLogger(__name__)
 
 SaveLedger = Callable[[int, bytes], Awaitable[None]]
-EndOffset = Callable[[int], Awaitable[int]]
-"""The offset that the next message of a partition will get, as the broker says just now."""
+EndOffset = Callable[[int], Awaitable[int | None]]
+"""The offset that the next message of a partition will get, as the broker says just now; ``None``:
+nobody knows."""
+ReadStretch = Callable[[int, int, int], Awaitable[tuple[list[Message], int]]]
+"""Messages of a partition from one offset to before another, and the offset to go on from."""
+STALLED_TICKS = 5
+"""After so many in which nothing comes though something is there, it is read from the topic."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 
@@ -50,6 +55,7 @@ class Processor:
         publisher: Publisher,
         save: SaveLedger,
         end_offset: EndOffset,
+        read_stretch: ReadStretch,
         metrics: WorkerMetrics,
         policy: Policy | None = None,
     ) -> None:
@@ -60,27 +66,57 @@ class Processor:
         self._publisher = publisher
         self._save = save
         self._end_offset = end_offset
+        self._read_stretch = read_stretch
         self._metrics = metrics
         self._policy = Policy() if policy is None else policy
         self._turn = asyncio.Lock()
+        self._stalled_ticks = 0
 
     async def handle(self, messages: Sequence[Message]) -> None:
-        """Returns when all that follows from the messages is durable."""
+        """Returns when all that follows from the messages is durable. Offsets that were passed
+        over, before the messages or among them, are read from the topic first."""
         async with self._turn:
-            now_ns = time.time_ns()
-            self._prices.refresh()
-            decision = take(self._ledger, messages, self._prices.book, self._policy, now_ns)
-            decision.rows = tell(self._ledger, self._policy, now_ns, provisional=False)
-            await self._make_durable(decision)
+            due: list[Message] = []
+            next_offset = self._ledger.windows.counted_to + 1
+            for message in messages:
+                if message.offset > next_offset:
+                    await self._take(due)
+                    due = []
+                    await self._reread(next_offset, message.offset)
+                due.append(message)
+                next_offset = max(next_offset, message.offset + 1)
+            await self._take(due)
+
+    async def _take(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
+        now_ns = time.time_ns()
+        self._prices.refresh()
+        decision = take(self._ledger, messages, self._prices.book, self._policy, now_ns)
+        decision.rows = tell(self._ledger, self._policy, now_ns, provisional=False)
+        await self._make_durable(decision)
+
+    async def _reread(self, first: int, end: int) -> None:
+        """An offset that is counted is never read again: what is missing must come before."""
+        while first < end:
+            messages, first = await self._read_stretch(self.partition, first, end)
+            if messages:
+                log.warning(
+                    "%d messages had been passed over, from offset %d on",
+                    len(messages),
+                    messages[0].offset,
+                )
+                self._metrics.reread.inc(len(messages))
+            await self._take(messages)
+        windows = self._ledger.windows
+        windows.counted_to = max(windows.counted_to, end - 1)
 
     async def tick(self) -> None:
         """What time alone brings about: provisional rows, and the closing of quiet windows."""
         async with self._turn:
             now_ns = time.time_ns()
             self._prices.refresh()
-            caught_up = is_quiet(self._ledger, self._policy, now_ns) and (
-                self._ledger.windows.counted_to + 1 >= await self._end_offset(self.partition)
-            )
+            caught_up = await self._caught_up(now_ns)
             decision = Decision(
                 rows=tell(self._ledger, self._policy, now_ns, provisional=True, caught_up=caught_up)
             )
@@ -90,6 +126,21 @@ class Processor:
             if self._ledger.windows.watermark_ns:
                 delay_ns = now_ns - self._ledger.windows.watermark_ns
                 self._metrics.watermark_delay.set(delay_ns / 1e9)
+
+    async def _caught_up(self, now_ns: int) -> bool:
+        """Whether the topic is quiet and read to its end."""
+        if not is_quiet(self._ledger, self._policy, now_ns):
+            self._stalled_ticks = 0
+            return False
+        end = await self._end_offset(self.partition)
+        if end is None:
+            return False
+        next_offset = self._ledger.windows.counted_to + 1
+        self._stalled_ticks = self._stalled_ticks + 1 if next_offset < end else 0
+        if self._stalled_ticks >= STALLED_TICKS:
+            self._stalled_ticks = 0
+            await self._reread(next_offset, end)
+        return next_offset >= end
 
     async def _make_durable(self, decision: Decision) -> None:
         delay_s = RETRY_FIRST_S
@@ -134,6 +185,7 @@ class Processor:
             _count_line(metrics, line)
         counted_to = self._ledger.windows.counted_to
         metrics.counted_to.labels(str(self.partition)).set(counted_to)
+        metrics.missing.set(sum(s.seen.missing for s in self._ledger.sources.values()))
 
 
 def _count_line(metrics: WorkerMetrics, line: CostLine) -> None:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from prometheus_client import CollectorRegistry
 
 from metering.costs import Anomaly, CauseTag, WindowRow
@@ -96,6 +96,8 @@ class World:
         self.committed: int | None = None
         self.beginning = 0
         self.commit_fails = 0
+        self.start_fails = 0
+        self.connected = 0
         self.journal: list[str] = []
         self.store_refuses = 0
         self.publish_refuses = 0
@@ -135,9 +137,14 @@ class Consumer:
     def __init__(self, **_: Any) -> None:
         self._next = 0
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        self.world.connected += 1
+        if self.world.start_fails:
+            self.world.start_fails -= 1
+            raise KafkaConnectionError("away")
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        self.world.connected -= 1
 
     def assign(self, partitions: object) -> None: ...
 
@@ -296,3 +303,15 @@ async def test_what_the_topic_has_forgotten_is_not_looked_for(
     process = Process(world, monkeypatch)
     await process.live(windows=2)
     assert process.detector.observed == [2, 3]
+
+
+async def test_a_start_without_kafka_waits_for_it_and_leaves_no_connection_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0), value(1))
+    world.start_fails = 3
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert process.detector.observed == [0, 1]
+    assert (world.start_fails, world.connected) == (0, 0)
+    assert len(world.delivered) == 2

@@ -10,6 +10,7 @@ from streams.stack.restarts import (
     LONGEST_DELAY_S,
     MOST_SHORT_LIVES,
     SHORT_LIFE_S,
+    WAITING_DELAY_S,
     GiveUp,
     Restart,
     RestartPolicy,
@@ -52,3 +53,14 @@ def test_kills_on_purpose_never_lead_to_giving_up(ready: list[float]) -> None:
     for ready_s in ready:
         policy, verdict = policy.after_exit(ready_s, wanted=True)
         assert verdict == Restart(FIRST_DELAY_S)
+
+
+@given(st.lists(lives, min_size=1, max_size=50), st.integers(0, MOST_SHORT_LIVES - 2))
+def test_who_waits_for_another_is_tried_again_for_ever_and_its_failures_stay_counted(
+    ready: list[float], failures: int
+) -> None:
+    policy = RestartPolicy(failures)
+    for ready_s in ready:
+        policy, verdict = policy.after_exit(ready_s, wanted=False, waits=True)
+        assert verdict == Restart(WAITING_DELAY_S)
+    assert policy == RestartPolicy(failures)

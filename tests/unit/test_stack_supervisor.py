@@ -177,6 +177,15 @@ async def test_a_process_that_keeps_dying_is_given_up_and_waiting_says_why(room:
     assert supervisor.pids == {}
 
 
+async def test_a_process_that_ends_because_another_is_away_is_never_given_up(room: Room) -> None:
+    code = SERVE.replace("time.sleep(600)", "time.sleep(0.2); sys.exit(75)")
+    supervisor = await room.start(room.recipe("one", code))
+    failing = asyncio.create_task(supervisor.wait())
+    await until(lambda: supervisor.restarts["one"] > MOST_SHORT_LIVES, timeout_s=30)
+    assert not failing.done()
+    failing.cancel()
+
+
 async def test_only_what_runs_can_be_killed(room: Room) -> None:
     supervisor = await room.start(room.recipe("one"))
     with pytest.raises(StackError, match="two is not running; running: one"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,7 @@ from streams.publisher import Record
 from streams.topics import COST_REQUESTS, COST_WINDOWS, USAGE_DLQ
 from streams.worker import processor as processor_module
 from streams.worker.book import PriceBookFile
-from streams.worker.processor import Processor
+from streams.worker.processor import STALLED_TICKS, Processor
 
 NS = 10**9
 NOON_NS = 1_780_000_000 * NS
@@ -87,7 +88,9 @@ class Bench:
         if not self.book.exists():
             self.book.write_text(entry("3.60"))
         self.registry = CollectorRegistry()
-        self.written_to = 0
+        self.written_to: int | None = 0
+        self.topic: dict[int, Message] = {}
+        self.stretches: list[tuple[int, int]] = []
         ledger = options.get("ledger")
         assert ledger is None or isinstance(ledger, Ledger)
         self.processor = Processor(
@@ -98,13 +101,22 @@ class Bench:
             publisher=self.sinks,  # type: ignore[arg-type]  # a fake
             save=self.sinks.save,
             end_offset=self.end_offset,
+            read_stretch=self.read_stretch,
             metrics=WorkerMetrics(self.registry),
             policy=Policy(),
         )
 
-    async def end_offset(self, partition: int) -> int:
+    async def end_offset(self, partition: int) -> int | None:
         assert partition == 0
         return self.written_to
+
+    async def read_stretch(self, partition: int, first: int, end: int) -> tuple[list[Message], int]:
+        """Two offsets at a time, of those that the topic still has."""
+        assert partition == 0
+        assert first < end
+        self.stretches.append((first, end))
+        stop = min(end, first + 2)
+        return [self.topic[n] for n in range(first, stop) if n in self.topic], stop
 
     def metric(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -242,6 +254,43 @@ async def test_a_batch_that_comes_again_at_another_offset_is_dropped_and_counted
     assert bench.metric("meter_counted_to_offset", partition="0") == 2
 
 
+async def test_messages_that_were_passed_over_are_read_from_the_topic_and_counted_in_their_order(
+    bench: Bench, batch_of: MakeBatch
+) -> None:
+    bench.topic = {n: message(n, batch_of(n)) for n in range(12)}
+    await bench.processor.handle([bench.topic[n] for n in (0, 1, 2)])
+    assert bench.stretches == []
+    await bench.processor.handle([bench.topic[n] for n in (6, 7, 9, 10)])
+    assert bench.stretches == [(3, 6), (5, 6), (8, 9)]
+    assert [line.sequence for line in bench.sinks.lines] == list(range(11))
+    assert bench.metric("meter_reread_messages_total") == 4
+    assert from_bytes(bench.sinks.saved[-1]).windows.counted_to == 10
+    await bench.processor.handle(
+        [bench.topic[n] for n in (3, 4, 5, 11)]
+    )  # Faust has them after all
+    assert [line.sequence for line in bench.sinks.lines] == list(range(12))
+    assert len(bench.stretches) == 3
+
+
+async def test_offsets_at_which_the_topic_has_nothing_are_passed(
+    bench: Bench, batch_of: MakeBatch
+) -> None:
+    """It has deleted them, or they are a transaction's markers."""
+    bench.topic = {9: message(9, batch_of(9))}
+    await bench.processor.handle([message(10, batch_of(10)), message(12, batch_of(12))])
+    assert [line.sequence for line in bench.sinks.lines] == [9, 10, 12]
+    assert bench.metric("meter_reread_messages_total") == 1
+
+
+async def test_what_was_passed_over_is_durable_before_what_comes_after_it_is_counted(
+    bench: Bench, batch_of: MakeBatch
+) -> None:
+    bench.topic = {0: message(0, batch_of(0))}
+    await bench.processor.handle([message(1, batch_of(1))])
+    assert [from_bytes(s).windows.counted_to for s in bench.sinks.saved] == [0, 1]
+    assert bench.sinks.journal == ["lines", "windows", "publish", "save"] * 2
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -349,6 +398,48 @@ async def test_while_messages_are_waiting_no_window_is_closed_by_the_clock(
     assert not any(row.final for row in bench.sinks.rows)
     bench.written_to = 1
     await bench.processor.tick()
+    assert bench.sinks.rows[-1].final
+
+
+async def test_while_kafka_does_not_say_where_the_topic_ends_no_window_is_closed_by_the_clock(
+    bench: Bench, batch_of: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.processor.handle([message(0, batch_of(0))])
+    monkeypatch.setattr("streams.worker.processor.time.time_ns", lambda: 2 * NOON_NS)
+    bench.written_to = None
+    for _ in range(2 * STALLED_TICKS):
+        await bench.processor.tick()
+    assert not any(row.final for row in bench.sinks.rows)
+    assert bench.stretches == []
+
+
+async def test_what_is_at_the_topics_end_and_does_not_come_is_read_after_a_while(
+    bench: Bench, batch_of: MakeBatch
+) -> None:
+    """Passed over, and nothing comes behind it that would show it."""
+    await bench.processor.handle([message(0, batch_of(0))])
+    bench.topic = {1: message(1, batch_of(1))}
+    bench.written_to = 2
+    later_ns = time.time_ns() + 60 * NS
+    with pytest.MonkeyPatch.context() as clock:
+        clock.setattr("streams.worker.processor.time.time_ns", lambda: later_ns)
+        for _ in range(STALLED_TICKS - 1):
+            await bench.processor.tick()
+        assert bench.stretches == []
+        await bench.processor.tick()
+    assert bench.stretches == [(1, 2)]
+    assert [line.sequence for line in bench.sinks.lines] == [0, 1]
+
+
+async def test_an_end_at_which_the_topic_has_nothing_keeps_no_window_open(
+    bench: Bench, batch_of: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind the marker of a transaction."""
+    await bench.processor.handle([message(0, batch_of(0))])
+    monkeypatch.setattr("streams.worker.processor.time.time_ns", lambda: 2 * NOON_NS)
+    bench.written_to = 2
+    for _ in range(STALLED_TICKS + 1):
+        await bench.processor.tick()
     assert bench.sinks.rows[-1].final
 
 

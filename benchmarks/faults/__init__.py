@@ -1,0 +1,1 @@
+"""Kills and outages of the whole chain under load, and the checks of what is left."""

@@ -1,0 +1,72 @@
+"""Reads a stretch of the usage topic apart from Faust, for what Faust has passed over.
+
+When Faust recovers while messages come in, it empties its queue after it has fetched into it and
+before it seeks back (``_on_recovery_completed`` in 0.15.3), so that a message can be lost to it
+for good. The offsets tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from metering.ledger import Message
+from streams.settings import Settings
+from streams.topics import USAGE_BATCHES
+
+log = logging.getLogger(__name__)
+
+MOST_MESSAGES = 500
+POLL_MS = 500
+RETRY_S = 1.0
+
+
+async def read_stretch(
+    settings: Settings, partition: int, first: int, end: int
+) -> tuple[list[Message], int]:
+    """Up to ``MOST_MESSAGES`` from the offsets ``first`` to before ``end``, and where to go on:
+    ``end`` where there are no more, because the topic has deleted them or holds something else
+    there. Waits for as long as Kafka is away.
+    """
+    while True:
+        try:
+            return await _read(settings, TopicPartition(USAGE_BATCHES, partition), first, end)
+        except KafkaError as exc:
+            log.warning("offsets %d to %d not read, trying again: %r", first, end - 1, exc)
+            await asyncio.sleep(RETRY_S)
+
+
+async def _read(
+    settings: Settings, partition: TopicPartition, first: int, end: int
+) -> tuple[list[Message], int]:
+    consumer = AIOKafkaConsumer(
+        **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        await consumer.start()
+        consumer.assign([partition])
+        begin = max(first, (await consumer.beginning_offsets([partition]))[partition])
+        stop = min(end, (await consumer.end_offsets([partition]))[partition])
+        found: list[Message] = []
+        if begin < stop:
+            consumer.seek(partition, begin)
+        while begin < stop and len(found) < MOST_MESSAGES:
+            records = await consumer.getmany(
+                partition, timeout_ms=POLL_MS, max_records=MOST_MESSAGES - len(found)
+            )
+            found += [
+                Message(r.offset, r.timestamp * 10**6, r.value or b"", _headers(r.headers))
+                for r in records.get(partition, [])
+                if r.offset < stop
+            ]
+            begin = await consumer.position(partition)
+        return found, end if begin >= stop else begin
+    finally:
+        await consumer.stop()
+
+
+def _headers(headers: tuple[tuple[str, bytes | None], ...]) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, value or b"") for name, value in headers)
