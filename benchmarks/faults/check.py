@@ -20,8 +20,8 @@ from benchmarks.faults.load import Answers
 from metering.errors import MeteringError
 from sinks.clickhouse.queries import ClickHouseReader
 from streams.settings import Settings
+from streams.targets import clickhouse_target
 from streams.topics import USAGE_BATCHES, USAGE_DLQ
-from streams.worker.app import clickhouse_target
 
 _POLL_S = 0.5
 _FROM_LINES = """

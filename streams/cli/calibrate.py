@@ -18,7 +18,7 @@ from sinks.clickhouse.calibration import measured_batches
 from sinks.clickhouse.queries import ClickHouseReader
 from streams.calibrate import Fitted, fit_all, record
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 FILE_NAME = "calibration.toml"
 

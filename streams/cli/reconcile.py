@@ -16,7 +16,7 @@ from streams.cli.common import dir_option, explain_absence, json_option, running
 from streams.reconcile import reconcile as compare
 from streams.reconcile import server_counters
 from streams.reconcile_table import verdict_table
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 
 @click.command(short_help="Metered usage against Triton's own counters.")

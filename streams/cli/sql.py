@@ -9,7 +9,7 @@ import click
 from metering.errors import SinkUnavailable
 from sinks.clickhouse.queries import ClickHouseReader
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 
 @click.command(short_help="Ask ClickHouse anything.")

@@ -16,7 +16,7 @@ from rich.table import Table
 from metering.errors import MeteringError
 from sinks.clickhouse.queries import ClickHouseReader, UnitCost
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 EVERY_S = 1.0
 

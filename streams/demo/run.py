@@ -21,7 +21,7 @@ from streams.replay.scenario import SCENARIOS, Incident, Scenario, demo_plan
 from streams.settle import stored_all, windows_closed
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 NS = 10**9
 ANNOUNCE_BEFORE_S = 5.0

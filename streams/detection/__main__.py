@@ -18,7 +18,7 @@ from sinks.webhook import WebhookSink
 from streams.detection.app import Detection, Outlets
 from streams.publisher import Publisher
 from streams.settings import Settings
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 
 def alert_sinks(settings: Settings) -> list[WebhookSink | AlertmanagerSink]:

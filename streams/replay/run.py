@@ -13,7 +13,7 @@ from streams.replay.load_result import LoadResult, Progress
 from streams.replay.plan import PlannedRequest, TokenPrompt
 from streams.settings import Settings
 from streams.settle import stored_all
-from streams.worker.app import clickhouse_target
+from streams.targets import clickhouse_target
 
 MAX_IN_FLIGHT = 4096
 REQUEST_TIMEOUT_S = 120.0

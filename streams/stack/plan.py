@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from metering.errors import StackError
+from sinks.clickhouse.connection import ClickHouseTarget
+from sinks.clickhouse.schema import migrate
 from streams.settings import Settings
 from streams.stack.config import StackConfig
 from streams.stack.kafka import kafka_recipe
@@ -17,6 +20,7 @@ from streams.stack.recipe import Progress, Step, Unit
 from streams.stack.services import SERVICES, clickhouse_recipe, metrics_url, service_recipe
 from streams.stack.topics_admin import ensure_topics
 from streams.stack.triton import TritonPorts, check_models, find_triton, triton_recipe
+from streams.targets import clickhouse_target
 
 KAFKA_PORT, CONTROLLER_PORT, CLICKHOUSE_PORT = 9092, 9093, 8123
 CALIBRATION_FILE = "calibration.toml"
@@ -26,6 +30,7 @@ DEPENDS: dict[str, tuple[str, ...]] = {
     "clickhouse": (),
     "triton": (),
     "topics": ("kafka",),
+    "schema": ("clickhouse",),
     **{service.name: service.depends for service in SERVICES},
 }
 
@@ -158,12 +163,19 @@ def plan(
         )
     if wanted("topics"):
         units.append(Step("topics", lambda: ensure_topics(settings), DEPENDS["topics"]))
+    if wanted("schema"):
+        target = clickhouse_target(settings)
+        units.append(Step("schema", lambda: _migrate(target), DEPENDS["schema"]))
     units.extend(
         service_recipe(service, settings, ports.metrics[service.name], logs)
         for service in SERVICES
         if wanted(service.name)
     )
     return tuple(units)
+
+
+async def _migrate(target: ClickHouseTarget) -> None:
+    await asyncio.to_thread(migrate, target)
 
 
 def with_dependencies(only: Collection[str]) -> set[str]:

@@ -25,8 +25,8 @@ class Service:
 
 SERVICES = (
     Service("shipper", "streams.shipper", ("topics",)),
-    Service("worker", "streams.worker", ("topics", "clickhouse")),
-    Service("detector", "streams.detection", ("topics", "clickhouse")),
+    Service("worker", "streams.worker", ("topics", "schema")),
+    Service("detector", "streams.detection", ("topics", "schema")),
 )
 
 

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from sinks.clickhouse.schema import migrate
 from sinks.prometheus import serve
 from streams.settings import Settings
-from streams.worker.app import clickhouse_target, make_app
+from streams.targets import clickhouse_target
+from streams.worker.app import make_app
 from streams.worker.patience import is_kafkas, reach_kafka, until_there
 
 

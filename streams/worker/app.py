@@ -16,11 +16,11 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from metering.ledger import Ledger, Message, from_bytes
-from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher
 from streams.settings import Settings
+from streams.targets import clickhouse_target
 from streams.topics import USAGE_BATCHES
 from streams.worker.book import PriceBookFile
 from streams.worker.processor import Processor
@@ -36,15 +36,6 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 LEDGER_BYTES = 15 * 1024 * 1024
 """The largest ledger that can be saved: some 70,000 cohorts at 200 bytes each, compressed."""
 EX_SOFTWARE = 70
-
-
-def clickhouse_target(settings: Settings) -> ClickHouseTarget:
-    return ClickHouseTarget(
-        settings.clickhouse,
-        settings.clickhouse_user,
-        settings.clickhouse_password.get_secret_value(),
-        settings.clickhouse_database,
-    )
 
 
 def credentials(settings: Settings) -> Any:

@@ -27,8 +27,8 @@ from sinks.clickhouse.queries import ClickHouseReader
 from streams.publisher import MAX_REQUEST_BYTES
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
+from streams.targets import clickhouse_target
 from streams.topics import TOPICS, USAGE_BATCHES, USAGE_DLQ
-from streams.worker.app import clickhouse_target
 from streams.worker.reread import MOST_MESSAGES, read_stretch
 from triton_models.emitter.log import UsageLog
 

@@ -43,7 +43,8 @@ def units(config: StackConfig, ports: Ports, only: tuple[str, ...]) -> dict[str,
 
 
 def test_what_a_process_depends_on_runs_too(tmp_path: Path, ports: Ports) -> None:
-    assert with_dependencies(["worker"]) == {"worker", "topics", "kafka", "clickhouse"}
+    needed = {"worker", "topics", "kafka", "schema", "clickhouse"}
+    assert with_dependencies(["worker"]) == needed
     assert set(units(StackConfig(tmp_path), ports, ("shipper",))) == {"shipper", "topics", "kafka"}
 
 
@@ -68,7 +69,7 @@ def test_given_addresses_are_used_and_not_started(tmp_path: Path, ports: Ports) 
     assert settings.triton_http == "gpu.example:9000"
     assert settings.triton_metrics == "gpu.example:9002"
     planned = units(config, ports, tuple(DEPENDS))
-    assert set(planned) == {"topics", "shipper", "worker", "detector"}
+    assert set(planned) == {"topics", "schema", "shipper", "worker", "detector"}
 
 
 def test_credentials_go_to_what_runs_elsewhere_and_not_to_the_own_processes(
