@@ -38,6 +38,7 @@ class Settings(BaseModel):
     triton_http: str = "127.0.0.1:8000"
     triton_metrics: str = "127.0.0.1:8002"
     log_dir: Path = Path(".meter/usage-log")
+    log_max_bytes: Annotated[int, Field(gt=0)] = 1024**3
     state_dir: Path = Path(".meter/state")
     price_book: Path = Path("deploy/prices.toml")
     webhooks: tuple[str, ...] = ()

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 
 from prometheus_client import CollectorRegistry
 
-from metering.wal_cap import max_bytes_of
 from sinks.prometheus import ShipperMetrics, serve
 from streams.publisher import Publisher
 from streams.settings import Settings
@@ -22,10 +20,11 @@ PART_S = 2.0
 """How long the producer gets to part from a broker, which may be frozen."""
 
 
-async def run(settings: Settings, max_bytes: int) -> None:
+async def run(settings: Settings) -> None:
     registry = CollectorRegistry()
     publisher = Publisher(settings)
-    shipper = Shipper(settings.log_dir, publisher, ShipperMetrics(registry), max_bytes)
+    metrics = ShipperMetrics(registry)
+    shipper = Shipper(settings.log_dir, publisher, metrics, settings.log_max_bytes)
     shipper.lock()
     serve(registry, settings.metrics_host, settings.metrics_port)
     stop = asyncio.Event()
@@ -41,7 +40,7 @@ async def run(settings: Settings, max_bytes: int) -> None:
 
 def main() -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(run(Settings.from_env(), max_bytes_of(os.environ)))
+    asyncio.run(run(Settings.from_env()))
 
 
 if __name__ == "__main__":

@@ -144,6 +144,7 @@ def plan(
         check_models(repository, config.models)
         emitter = {
             "METER_LOG_DIR": str(settings.log_dir),
+            "METER_LOG_MAX_BYTES": str(settings.log_max_bytes),
             "METER_REGION": config.region,
             "METER_DEPLOYMENT": config.deployment,
         }

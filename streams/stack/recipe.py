@@ -20,7 +20,8 @@ class Recipe:
     ``watch`` makes a new watch for each start, for what can be broken and alive.
     ``prepare`` runs once, before the first start; ``clean`` after each end, when nothing of the
     process is left. ``depends`` names what must be ready first. The process leads a group of its
-    own, so that whatever it starts can be killed with it.
+    own, so that whatever it starts can be killed with it. ``stops_after`` names what must have
+    stopped before it is asked to, beside what depends on it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Recipe:
     start_timeout_s: float = 60.0
     stop_timeout_s: float = 15.0
     stop_signal: int = signal.SIGTERM
+    stops_after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ class Service:
     name: str
     module: str
     depends: tuple[str, ...]
+    stops_after: tuple[str, ...] = ()
 
 
 SERVICES = (
-    Service("shipper", "streams.shipper", ("topics",)),
+    # What Triton logs until its end is shipped.
+    Service("shipper", "streams.shipper", ("topics",), stops_after=("triton",)),
     Service("worker", "streams.worker", ("topics", "schema")),
     Service("detector", "streams.detection", ("topics", "schema")),
 )
@@ -40,6 +42,7 @@ def service_recipe(service: Service, settings: Settings, metrics_port: int, cwd:
         ready=http_ok(metrics_url(metrics_port)),
         cwd=cwd,
         depends=service.depends,
+        stops_after=service.stops_after,
     )
 
 

@@ -103,8 +103,10 @@ class Supervisor:
         up[unit.name].set()
 
     async def _take_down(self, name: str, stopped: dict[str, asyncio.Event]) -> None:
+        unit = self._units[name]
+        earlier = unit.stops_after if isinstance(unit, Recipe) else ()
         for other in self._units.values():
-            if name in other.depends:
+            if name in other.depends or other.name in earlier:
                 await stopped[other.name].wait()
         child = self._children.get(name)
         if child is not None:

@@ -9,17 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from metering.usage import Operation
-from metering.wal import source_folder
+from metering.usage import Operation, UsageBatch
 from triton_models.emitter import backend
 from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
 from triton_models.emitter.gateway import NOBODY, gate_of
 from triton_models.emitter.identity import Identity, identity_of
-from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
+from triton_models.emitter.log import UsageLog
 from triton_models.emitter.record import Counted, usage_of
 
 
@@ -69,11 +68,7 @@ class MeteredModel(ABC):
             parameters_of(self.config), os.environ, backend.log_error, warm_ups_of(self.config)
         )
         log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
-        self._log = UsageLog(
-            source_folder(log_dir, self.facts.source),
-            segment_bytes=int(os.environ.get("METER_LOG_SEGMENT_BYTES", SEGMENT_BYTES)),
-            fsync=cast("Fsync", os.environ.get("METER_LOG_FSYNC", "never")),
-        )
+        self._log = UsageLog.from_env(log_dir, self.facts.source, os.environ)
         try:
             self._log.open()
         except Exception as exc:  # noqa: BLE001  # metering never fails inference
@@ -135,24 +130,21 @@ class MeteredModel(ABC):
         try:
             end_epoch_ns = time.time_ns()
             sequence = self._log.reserve()
-            if identities is None:
-                identities = [
-                    identity_of(backend.parameters_of(r)) if self._gate is None else NOBODY
-                    for r in requests
-                ]
-            counted = [
-                _counted(r, i, s) for r, i, s in zip(requests, identities, served, strict=True)
-            ]
-            batch = usage_of(
-                self.facts,
-                self.operation,
-                sequence,
-                counted,
-                start_ns=start_ns,
-                end_ns=end_ns,
-                end_epoch_ns=end_epoch_ns,
-            )
-            self._log.append(sequence, batch.model_dump_json().encode())
+            try:
+                batch = self._usage(
+                    requests,
+                    identities,
+                    served,
+                    sequence,
+                    start_ns=start_ns,
+                    end_ns=end_ns,
+                    end_epoch_ns=end_epoch_ns,
+                )
+                payload = batch.model_dump_json().encode()
+            except Exception:
+                self._log.lose(len(requests))
+                raise
+            self._log.append(sequence, payload, len(requests))
         except Exception as exc:  # noqa: BLE001  # metering never fails inference
             self.lost_batches += 1
             if self.lost_batches.bit_count() == 1:  # 1, 2, 4, 8 …: loud, but never a flood
@@ -160,6 +152,33 @@ class MeteredModel(ABC):
                     f"{self.facts.source}: {self.lost_batches} batches are not metered, "
                     f"the last one because of {exc!r}"
                 )
+
+    def _usage(
+        self,
+        requests: Sequence[backend.Request],
+        identities: Sequence[Identity] | None,
+        served: Sequence[Served],
+        sequence: int,
+        *,
+        start_ns: int,
+        end_ns: int,
+        end_epoch_ns: int,
+    ) -> UsageBatch:
+        if identities is None:
+            identities = [
+                identity_of(backend.parameters_of(r)) if self._gate is None else NOBODY
+                for r in requests
+            ]
+        counted = [_counted(r, i, s) for r, i, s in zip(requests, identities, served, strict=True)]
+        return usage_of(
+            self.facts,
+            self.operation,
+            sequence,
+            counted,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            end_epoch_ns=end_epoch_ns,
+        )
 
 
 def _counted(request: backend.Request, identity: Identity, served: Served) -> Counted:
