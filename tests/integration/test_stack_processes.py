@@ -197,7 +197,7 @@ async def test_two_stacks_run_side_by_side_one_of_them_without_a_java_on_the_pat
 
 
 STACK_PROGRAM = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
@@ -211,6 +211,8 @@ async def main():
         print("up", flush=True)
         await stack.wait()
 
+# As in a terminal: whoever runs the tests in the background has SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asyncio.run(main())
 """
 
