@@ -289,6 +289,7 @@ async def test_triton_answers_and_its_models_see_numpy_1_and_their_own_environme
     assert seen["threads"] == "1"
     assert seen["meter"] == {
         "METER_LOG_DIR": str(stack.settings.log_dir),
+        "METER_LOG_MAX_BYTES": str(stack.settings.log_max_bytes),
         "METER_REGION": "eu-west",
         "METER_DEPLOYMENT": "dev",
         "METER_EXTRA": "passed on",
