@@ -45,11 +45,14 @@ class CostLine(Frozen):
     model_version: str
     instance: str
     accelerator: str
+    device: str = ""
     speedup: int
     operation: Operation
     status: Outcome
+    executed: bool = True
     rows: int
     batch_size: int
+    batch_wall_ns: NonNegative = 0
     input_tokens: NonNegative
     cached_input_tokens: NonNegative
     output_tokens: NonNegative
@@ -59,6 +62,8 @@ class CostLine(Frozen):
     input_gpu_ns: NonNegative
     output_gpu_ns: NonNegative
     padding_gpu_ns: NonNegative = 0
+    prefill_gpu_ns: int | None = None
+    decode_gpu_ns: int | None = None
     apportionment_rule: str
     pricing_status: Literal["priced", "unpriced"]
     price_id: str
@@ -78,7 +83,9 @@ class WindowRow(Frozen):
     offset in the usage topic up to which it has counted. ``final`` says that the watermark has
     passed the window's end; a late event makes another final row. ``batch_size_sum`` is the sum
     over the requests of the size of the batch that each was in. Unpriced requests are in every
-    count but in no cost.
+    count but in no cost. ``requests`` were executed or answered from the cache
+    (``cache_hits``); ``refused_requests`` are apart: they got nothing and cost nothing.
+    ``wasted_gpu_ns`` is the part of ``gpu_ns`` that went into answers that nobody got.
     """
 
     window_start_ms: int
@@ -98,6 +105,9 @@ class WindowRow(Frozen):
     input_gpu_ns: Total
     output_gpu_ns: Total
     padding_gpu_ns: Total = 0
+    wasted_gpu_ns: Total = 0
+    cache_hits: Total = 0
+    refused_requests: Total = 0
     cost_usd: Decimal
     input_cost_usd: Decimal
     output_cost_usd: Decimal

@@ -16,8 +16,20 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 IdentitySource = Literal["parameter", "header", "none", "gateway", "refused"]
 """Where the tenant came from. ``gateway``: signed by it; ``refused``: what the client said about
 itself, or its silence, was not accepted, and the tenant is ``unattributed``."""
+TimingSource = Literal["monotonic", "cuda"]
 Operation = Literal["chat", "text_completion", "embeddings"]
-Outcome = Literal["ok", "error"]
+Outcome = Literal[
+    "ok", "error", "failed", "cancelled", "cache_hit", "rejected", "timed_out", "cancelled_in_queue"
+]
+"""What became of a request. It was executed and answered (``ok``), answered with an error by its
+model (``error``), failed with its whole batch (``failed``), or nobody waited for its answer any
+more (``cancelled``). Or it never reached its model: ``cache_hit``, ``rejected``, ``timed_out``
+and ``cancelled_in_queue``."""
+UNEXECUTED: frozenset[Outcome] = frozenset(
+    ("cache_hit", "rejected", "timed_out", "cancelled_in_queue")
+)
+WASTED: frozenset[Outcome] = frozenset(("error", "failed", "cancelled"))
+"""Outcomes whose GPU time was spent on an answer that nobody got."""
 
 UNATTRIBUTED = "unattributed"
 
@@ -34,7 +46,8 @@ class RequestUsage(Frozen):
     ``input_tokens`` includes ``cached_input_tokens``; ``output_tokens`` includes
     ``reasoning_tokens``. ``gpu_ns`` is the request's share of the batch's, told apart into the
     part that its input and the part that its output caused; ``padding_gpu_ns`` is what of it was
-    spent on padding, in either.
+    spent on padding, in either. Where the model told its phases, ``prefill_gpu_ns`` and
+    ``decode_gpu_ns`` are the request's parts of them.
     """
 
     request_id: Annotated[str, Field(max_length=256)]
@@ -56,6 +69,8 @@ class RequestUsage(Frozen):
     input_gpu_ns: NonNegative
     output_gpu_ns: NonNegative
     padding_gpu_ns: NonNegative = 0
+    prefill_gpu_ns: NonNegative | None = None
+    decode_gpu_ns: NonNegative | None = None
 
     @model_validator(mode="after")
     def _parts_within_wholes(self) -> Self:
@@ -82,11 +97,20 @@ class RequestUsage(Frozen):
 class UsageBatch(Frozen):
     """One executed batch; ``(source, sequence)`` identifies it for ever.
 
+    Or, with ``executed`` false, requests that never reached their model, as its front has seen
+    them: they took no GPU time.
+
     ``source`` names boot, process and model instance; ``sequence`` counts its batches from 0.
     ``batch_size`` is in rows, as Triton counts them: the sum of the requests' ``rows``.
-    ``wall_ns`` and ``gpu_ns`` come from the clock that ``timing_source`` names;
     ``end_epoch_ns`` is the one stamp of the wall clock. ``speedup`` is above 1 only on a
     simulated accelerator that runs faster than what it stands for.
+
+    ``wall_ns`` is from start to end on the monotonic clock. On ``device`` (the accelerator's name
+    on its host) other instances may run at the same time: ``overlap_ns`` is what of the wall time
+    is theirs, ``None`` where that is not known. With ``timing_source`` "cuda", ``stalled_ns`` is what
+    of the rest the device did not work in. ``gpu_ns`` is what remains:
+    ``wall_ns = overlap_ns + stalled_ns + gpu_ns``. ``prefill_ns`` and ``decode_ns`` are parts of
+    ``gpu_ns``, where the model told them.
     """
 
     source: Name
@@ -96,15 +120,21 @@ class UsageBatch(Frozen):
     model_version: Name
     instance: Name
     accelerator: Name
+    device: Annotated[str, Field(max_length=256)] = ""
     region: Name
     deployment: Name
     speedup: Annotated[int, Field(ge=1, lt=2**32)] = 1
+    executed: bool = True
     batch_size: Rows
     wall_ns: NonNegative
     gpu_ns: NonNegative
+    overlap_ns: NonNegative | None = None
+    stalled_ns: NonNegative = 0
+    prefill_ns: NonNegative | None = None
+    decode_ns: NonNegative | None = None
     start_monotonic_ns: EpochNs
     end_epoch_ns: EpochNs
-    timing_source: Literal["monotonic"] = "monotonic"
+    timing_source: TimingSource = "monotonic"
     apportionment_rule: Name
     requests: Annotated[tuple[RequestUsage, ...], Field(min_length=1)]
 
@@ -125,6 +155,38 @@ class UsageBatch(Frozen):
         parts = sum(r.gpu_ns for r in self.requests)
         if parts != self.gpu_ns:
             raise ValueError(f"gpu_ns={self.gpu_ns} but its requests sum to {parts}")
+        if self.overlap_ns is not None:
+            whole = self.overlap_ns + self.stalled_ns + self.gpu_ns
+            if whole != self.wall_ns:
+                raise ValueError(
+                    f"overlap_ns={self.overlap_ns} + stalled_ns={self.stalled_ns} + "
+                    f"gpu_ns={self.gpu_ns} is not wall_ns={self.wall_ns}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _phases(self) -> Self:
+        told = (self.prefill_ns or 0) + (self.decode_ns or 0)
+        if told > self.gpu_ns:
+            raise ValueError(
+                f"prefill_ns={self.prefill_ns} + decode_ns={self.decode_ns} exceed "
+                f"gpu_ns={self.gpu_ns}"
+            )
+        for name, whole_ns, parts in (
+            ("prefill", self.prefill_ns, [r.prefill_gpu_ns for r in self.requests]),
+            ("decode", self.decode_ns, [r.decode_gpu_ns for r in self.requests]),
+        ):
+            if whole_ns is not None and sum(p or 0 for p in parts) != whole_ns:
+                raise ValueError(f"{name}_ns={whole_ns} but its requests have {parts}")
+        return self
+
+    @model_validator(mode="after")
+    def _executed_or_not(self) -> Self:
+        if not self.executed and self.gpu_ns:
+            raise ValueError(f"gpu_ns={self.gpu_ns} though executed=False")
+        wrong = [r.status for r in self.requests if (r.status in UNEXECUTED) == self.executed]
+        if wrong:
+            raise ValueError(f"status={wrong[0]!r} in a batch with executed={self.executed}")
         return self
 
 

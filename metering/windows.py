@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from metering.costs import CostLine, WindowRow
 from metering.money import atto_usd, usd
+from metering.usage import WASTED
 
 WINDOW_SECONDS: tuple[int, ...] = (10, 60)
 NS_PER_SECOND = 10**9
@@ -33,10 +34,19 @@ class Tally:
     cost_atto: int = 0
     input_cost_atto: int = 0
     output_cost_atto: int = 0
-    padding_gpu_ns: int = 0  # last: records of a ledger from before it are shorter
+    # From here on: records of a ledger from before are shorter.
+    padding_gpu_ns: int = 0
+    wasted_gpu_ns: int = 0
+    cache_hits: int = 0
+    refused_requests: int = 0
 
     def add(self, line: CostLine) -> None:
+        if not line.executed and line.status != "cache_hit":
+            self.refused_requests += 1
+            return
         self.requests += 1
+        self.cache_hits += not line.executed
+        self.wasted_gpu_ns += line.gpu_ns if line.status in WASTED else 0
         self.retries += line.retry_of is not None
         self.batch_size_sum += line.batch_size
         self.input_tokens += line.input_tokens
@@ -178,6 +188,9 @@ def _row(key: WindowKey, cohort: Cohort, tally: Tally, final: bool, counted_to: 
         input_gpu_ns=tally.input_gpu_ns,
         output_gpu_ns=tally.output_gpu_ns,
         padding_gpu_ns=tally.padding_gpu_ns,
+        wasted_gpu_ns=tally.wasted_gpu_ns,
+        cache_hits=tally.cache_hits,
+        refused_requests=tally.refused_requests,
         cost_usd=usd(tally.cost_atto),
         input_cost_usd=usd(tally.input_cost_atto),
         output_cost_usd=usd(tally.output_cost_atto),

@@ -148,7 +148,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_the_next_one_counted(
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ('"gpu_ns":90000000,"start', '"gpu_ns":90000001,"start', "gpu_ns"),
+        ('"gpu_ns":90000000,"overlap', '"gpu_ns":90000001,"overlap', "gpu_ns"),
         ('"input_gpu_ns":30000000', '"input_gpu_ns":30000001', "input_gpu_ns"),
         ('"input_tokens":100', '"input_tokens":-1', "input_tokens"),
         ('"cached_input_tokens":0', '"cached_input_tokens":101', "cached_input_tokens"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
@@ -324,7 +325,7 @@ async def test_each_kind_of_refusal_has_its_reason(bench: Bench, batch_of: MakeB
     await bench.processor.handle(
         [
             Message(0, NOON_NS, b""),
-            Message(1, NOON_NS, str(torn).replace("'", '"').replace("None", "null").encode()),
+            Message(1, NOON_NS, json.dumps(torn).encode()),
             Message(2, NOON_NS, sound.model_dump_json().encode(), (("ce_type", b"another"),)),
             Message(3, NOON_NS - 61 * NS, sound.model_dump_json().encode()),
         ]
