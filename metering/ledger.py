@@ -17,8 +17,8 @@ from metering.costs import CostLine, WindowRow
 from metering.errors import MeteringError, UnreadableUsage
 from metering.prices import PriceBook
 from metering.pricing import price_batch
+from metering.records import usage_of_payload
 from metering.sequences import SequenceSet
-from metering.usage import parse_usage
 from metering.windows import Tally, Window, WindowKey, WindowState, advance, close, count, forget
 
 NS_PER_SECOND = 10**9
@@ -108,7 +108,7 @@ def _take_one(
 ) -> None:
     try:
         check_headers(message.headers, USAGE_BATCH_TYPE)
-        batch = parse_usage(message.value)
+        batch = usage_of_payload(message.value)
         if batch.end_epoch_ns > message.appended_ns + policy.future_ns:
             raise UnreadableUsage(
                 "from-the-future",

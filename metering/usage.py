@@ -107,8 +107,8 @@ class UsageBatch(Frozen):
 
     ``wall_ns`` is from start to end on the monotonic clock. On ``device`` (the accelerator's name
     on its host) other instances may run at the same time: ``overlap_ns`` is what of the wall time
-    is theirs, ``None`` where that is not known. With ``timing_source`` "cuda", ``stalled_ns`` is what
-    of the rest the device did not work in. ``gpu_ns`` is what remains:
+    is theirs, ``None`` where that is not known. With ``timing_source`` "cuda", ``stalled_ns`` is
+    what of the rest the device did not work in. ``gpu_ns`` is what remains:
     ``wall_ns = overlap_ns + stalled_ns + gpu_ns``. ``prefill_ns`` and ``decode_ns`` are parts of
     ``gpu_ns``, where the model told them.
     """
@@ -199,13 +199,17 @@ def parse_usage(raw: bytes) -> UsageBatch:
     try:
         return UsageBatch.model_validate_json(raw)
     except ValidationError as exc:
-        problems = exc.errors(include_url=False, include_context=False)
-        reason = "malformed" if problems[0]["type"] == "json_invalid" else "invalid"
-        detail = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'message'}: {p['msg']} (got {_short(p['input'])})"
-            for p in problems[:5]
-        )
-        raise UnreadableUsage(reason, detail) from exc
+        malformed = exc.errors(include_url=False)[0]["type"] == "json_invalid"
+        raise UnreadableUsage("malformed" if malformed else "invalid", describe(exc)) from exc
+
+
+def describe(exc: ValidationError) -> str:
+    """Each field that is wrong, and the value found there."""
+    problems = exc.errors(include_url=False, include_context=False)
+    return "; ".join(
+        f"{'.'.join(map(str, p['loc'])) or 'message'}: {p['msg']} (got {_short(p['input'])})"
+        for p in problems[:5]
+    )
 
 
 def _short(value: object) -> str:

@@ -28,9 +28,13 @@ class SimulatedLlama(MeteredModel):
         start_ns = time.monotonic_ns()
         asked = [self._parse(r) for r in requests]
         sequences = [s for rows in asked if not isinstance(rows, str) for s in rows]
-        until_ns = start_ns + self.timing.batch_ns(sequences) // self.facts.speedup
+        prefill_ns, decode_ns = self.timing.phases_ns(sequences)
+        until_ns = start_ns + (prefill_ns + decode_ns) // self.facts.speedup
         if (left_ns := until_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / 1e9)
+        self.tell_phases(
+            prefill_ns=prefill_ns // self.facts.speedup, decode_ns=decode_ns // self.facts.speedup
+        )
         return [Served(error=rows) if isinstance(rows, str) else _answer(rows) for rows in asked]
 
     def _parse(self, request: backend.Request) -> list[SimulatedRequest] | str:
@@ -54,4 +58,9 @@ def _answer(rows: Sequence[SimulatedRequest]) -> Served:
         input_tokens=sum(r.input_tokens for r in rows),
         cached_input_tokens=sum(r.cached_input_tokens for r in rows),
         output_tokens=sum(r.output_tokens for r in rows),
+        row_tokens=_row_tokens(rows) if len(rows) > 1 else (),
     )
+
+
+def _row_tokens(rows: Sequence[SimulatedRequest]) -> list[tuple[int, int]]:
+    return [(r.input_tokens - r.cached_input_tokens, r.output_tokens) for r in rows]

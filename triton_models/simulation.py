@@ -72,10 +72,14 @@ class LlamaTiming:
 
     def batch_ns(self, requests: Sequence[SimulatedRequest]) -> int:
         """The whole batch; an empty one takes no time."""
+        return sum(self.phases_ns(requests))
+
+    def phases_ns(self, requests: Sequence[SimulatedRequest]) -> tuple[int, int]:
+        """The batch's prefill and its decode."""
         if not requests:
-            return 0
+            return 0, 0
         uncached = sum(r.input_tokens - r.cached_input_tokens for r in requests)
-        return self.prefill_ns(uncached) + self.decode_ns(requests)
+        return self.prefill_ns(uncached), self.decode_ns(requests)
 
     def apportionment_ps(self, *, batch_size: int, output_tokens: int) -> tuple[int, int, int]:
         """``fixed_ps``, ``input_token_ps`` and ``output_token_ps`` at a typical batch.

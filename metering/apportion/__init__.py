@@ -7,7 +7,14 @@ what a request gets depends on the batch's requests, not on their order.
 from metering.apportion.affine import EQUAL_SPLIT, AffineShapley
 from metering.apportion.iteration import IterationLevel
 from metering.apportion.padded import PaddedLength, PaddingPayer, RunToLongest
-from metering.apportion.registry import COEFFICIENTS, RULES, RuleKind, register, rule_named
+from metering.apportion.registry import (
+    BUILT_IN,
+    COEFFICIENTS,
+    RULES,
+    RuleKind,
+    register,
+    rule_named,
+)
 from metering.apportion.shares import (
     ApportionmentRule,
     Share,
@@ -17,6 +24,7 @@ from metering.apportion.shares import (
 )
 
 __all__ = [
+    "BUILT_IN",
     "COEFFICIENTS",
     "EQUAL_SPLIT",
     "RULES",

@@ -86,3 +86,6 @@ for _kind in (
     RuleKind("iteration-level", (), lambda _ps, rule_id: IterationLevel(rule_id)),
 ):
     register(_kind)
+
+BUILT_IN = frozenset(RULES)
+"""Rules that every part of the project has; others are known only where they were registered."""

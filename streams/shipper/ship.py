@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
-from metering.errors import MeteringError, SinkUnavailable
+from metering.errors import MeteringError, SinkUnavailable, UnreadableUsage
+from metering.records import is_record, usage_of_payload
 from metering.wal_cap import MAX_BYTES, SHIPPER_LOCK
 from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record
@@ -41,6 +42,18 @@ _AT_WORK = "sending"
 class Sink(Protocol):
     async def publish(self, records: list[Record]) -> None:
         """Returns when all are acknowledged, or raises SinkUnavailable."""
+
+
+def event_of(payload: bytes) -> bytes:
+    """The event that is made of a record. What can't be read goes as it is: the stream refuses it
+    by name, and it is on the dead-letter topic for whoever wants to know."""
+    if not is_record(payload):
+        return payload
+    try:
+        return usage_of_payload(payload).model_dump_json().encode()
+    except UnreadableUsage as exc:
+        log.error("a record that can't be read: %s", exc.detail)
+        return payload
 
 
 class Shipper:
@@ -139,7 +152,7 @@ class Shipper:
             Record(
                 USAGE_BATCHES,
                 source.encode(),
-                frame.payload,
+                event_of(frame.payload),
                 encode_headers(USAGE_BATCH_TYPE, source, str(frame.sequence), None),
             )
             for source, frame in in_time_order((r.source, chunk.frames) for r, chunk in chunks)

@@ -21,7 +21,8 @@ import grpc  # type: ignore[import-untyped]  # has no stubs
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from metering.usage import RequestUsage, UsageBatch, parse_usage
+from metering.records import usage_of_payload
+from metering.usage import RequestUsage, UsageBatch
 from metering.wal import decode_frames
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
@@ -217,7 +218,7 @@ class Server:
         for segment in sorted(self.stack.settings.log_dir.rglob("*.wal")):
             frames, _, problem = decode_frames(segment.read_bytes())
             assert problem is None, problem
-            found += [parse_usage(frame.payload) for frame in frames]
+            found += [usage_of_payload(frame.payload) for frame in frames]
         return [b for b in found if b.model == model]
 
     def usage(self, model: str, request_id: str) -> RequestUsage:

@@ -25,7 +25,9 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from metering.usage import RequestUsage, UsageBatch, parse_usage
+from metering.errors import UnreadableUsage
+from metering.records import usage_of_payload
+from metering.usage import RequestUsage, UsageBatch
 from metering.wal import decode_frames, source_of
 
 pytestmark = pytest.mark.stack
@@ -71,7 +73,8 @@ class TritonPythonModel(MeteredModel):
         if wish[0, 0] == b"refuse":
             return Served(error="refused, as wished")
         cached = 99 if wish[0, 0] == b"lie" else 1
-        return Served({"GRANTED": wish}, input_tokens=3 * len(wish), cached_input_tokens=cached)
+        tokens = "many" if wish[0, 0] == b"babble" else 3 * len(wish)
+        return Served({"GRANTED": wish}, input_tokens=tokens, cached_input_tokens=cached)
 '''
 
 
@@ -84,17 +87,24 @@ class Triton:
     log_dir: Path
     output: Path
     cold_ns: dict[str, int] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
     def client(self) -> grpc.InferenceServerClient:
         return grpc.InferenceServerClient(f"127.0.0.1:{self.grpc_port}")
 
     def batches(self, model: str) -> list[UsageBatch]:
+        """Those that can be read; the others' problems are in ``unreadable``."""
         found = []
+        self.unreadable = []
         for segment in sorted(self.log_dir.rglob("*.wal")):
             frames, _, problem = decode_frames(segment.read_bytes())
             assert problem is None, problem
             for frame in frames:
-                batch = parse_usage(frame.payload)
+                try:
+                    batch = usage_of_payload(frame.payload)
+                except UnreadableUsage as exc:
+                    self.unreadable.append(exc.detail)
+                    continue
                 assert batch.sequence == frame.sequence
                 assert batch.source == source_of(self.log_dir, segment)
                 found.append(batch)
@@ -444,9 +454,9 @@ def test_a_failing_model_fails_its_batch_and_its_time_is_logged(triton: Triton) 
     asked = {i: wish(w, rows=2) for i, w in zip(ids, wishes, strict=True)}
     answers = at_once(triton, "wishes", asked)
     assert "as wished" in str(answers[0])
-    assert triton.usage("wishes", ids[0]).status == "error"
+    assert triton.usage("wishes", ids[0]).status == "failed"
     (batch,) = [b for b in triton.batches("wishes") if ids[0] in [r.request_id for r in b.requests]]
-    assert {r.status for r in batch.requests} == {"error"}
+    assert {r.status for r in batch.requests} == {"failed"}
     assert batch.batch_size == 2 * len(batch.requests)
     assert batch.gpu_ns >= 60_000_000
     infer(triton, "wishes", wish("ok"))
@@ -458,12 +468,31 @@ def test_the_log_of_all_this_agrees_with_triton(triton: Triton) -> None:
 
 def test_a_batch_that_can_not_be_metered_is_answered_and_leaves_a_gap(triton: Triton) -> None:
     before = {b.sequence for b in triton.batches("wishes")}
-    _, result = infer(triton, "wishes", wish("lie"))
-    assert values(result, "GRANTED") == [b"lie"]
+    _, result = infer(triton, "wishes", wish("babble"))
+    assert values(result, "GRANTED") == [b"babble"]
     infer(triton, "wishes", wish("ok"))
     after = {b.sequence for b in triton.batches("wishes")}
     assert after - before == {max(before) + 2}
     assert "batches are not metered" in triton.output.read_text(errors="replace")
+
+
+def test_impossible_tokens_are_logged_as_they_were_told_and_refused_by_name(
+    triton: Triton,
+) -> None:
+    _, result = infer(triton, "wishes", wish("lie"))
+    assert values(result, "GRANTED") == [b"lie"]
+    triton.batches("wishes")
+    (problem,) = triton.unreadable
+    assert "cached_input_tokens=99 exceeds input_tokens=3" in problem
+
+
+def test_a_model_that_knows_its_phases_tells_them(triton: Triton) -> None:
+    infer(triton, "llama_8b_sim", tokens(64, 0, 12))
+    batch = triton.batches("llama_8b_sim")[-1]
+    assert batch.prefill_ns is not None
+    assert batch.decode_ns is not None
+    assert 0 < batch.gpu_ns - batch.prefill_ns - batch.decode_ns < 10_000_000
+    assert [r.decode_gpu_ns for r in batch.requests] == [batch.decode_ns]
 
 
 def test_a_log_that_was_deleted_is_begun_again(triton: Triton) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metering.records import Timing, encode_head, encode_record, usage_of_payload
 from metering.usage import UNATTRIBUTED, parse_usage
 from triton_models.emitter.facts import Process, facts_of
 from triton_models.emitter.gateway import Gate, KeyFile, Uses
@@ -24,11 +25,12 @@ from triton_models.emitter.identity import (
     pairs_of,
     strip,
 )
-from triton_models.emitter.record import Counted, usage_of
+from triton_models.emitter.record import Served, entry_of
 
 KEY = b"the gateway's key, of 32 characters and more"
 NOW_S = 1_780_000_000
 TOKEN = "x-meter-gateway-token"  # noqa: S105  # a header's name
+SERVED = Served(input_tokens=9, cached_input_tokens=2, output_tokens=4, reasoning_tokens=1)
 FACTS = facts_of(
     {
         "model_config": "{}",
@@ -124,11 +126,12 @@ def own_token(rng: random.Random) -> str:
 
 
 def survives(batch: list[tuple[str, Identity]]) -> None:
-    counted = [
-        Counted(request_id, identity, 1, identity.refusal is None, 9, 2, 4, 1)
+    entries = [
+        entry_of(request_id, identity, "ok" if identity.refusal is None else "error", 1, SERVED)
         for request_id, identity in batch
     ]
-    event = usage_of(FACTS, "chat", 7, counted, start_ns=5, end_ns=1_000_000, end_epoch_ns=9)
+    head = encode_head(FACTS.constant(), "chat", FACTS.recipe)
+    event = usage_of_payload(encode_record(head, 7, Timing(5, 1_000_000, 9), entries))
     raw = event.model_dump_json().encode()
     assert parse_usage(raw) == event
     json.loads(raw)

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from metering.apportion import COEFFICIENTS, EQUAL_SPLIT, RULES, AffineShapley, Turn
 from metering.errors import MeteringError
-from metering.usage import UNATTRIBUTED, parse_usage
+from metering.records import Timing, encode_head, encode_record, usage_of_payload
+from metering.usage import UNATTRIBUTED, Outcome, parse_usage
 from triton_models.emitter.facts import Facts, Process, facts_of, this_process
 from triton_models.emitter.identity import clean, identity_of
-from triton_models.emitter.record import Counted, usage_of
+from triton_models.emitter.record import Served, entry_of
 
 ROOT = Path(__file__).resolve().parents[2]
+NOBODY = identity_of({})
 PROCESS = Process("host-1", "0a1b2c3d-10-100", "11-200")
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -41,13 +43,9 @@ def args(instance: str = "m_0_0", **given_parameters: str) -> dict[str, str]:
 
 
 @st.composite
-def counted(draw: st.DrawFn) -> Counted:
+def served(draw: st.DrawFn) -> Served:
     given_tokens, output = draw(small), draw(small)
-    return Counted(
-        request_id=draw(st.text(st.characters())),
-        identity=identity_of(draw(parameters)),
-        rows=draw(st.integers(1, 9)),
-        ok=draw(st.booleans()),
+    return Served(
         input_tokens=given_tokens,
         cached_input_tokens=draw(st.integers(0, given_tokens)),
         output_tokens=output,
@@ -55,20 +53,34 @@ def counted(draw: st.DrawFn) -> Counted:
     )
 
 
-@given(st.lists(counted(), min_size=1, max_size=6), small, small, st.sampled_from(list(RULES)))
+@st.composite
+def entries(draw: st.DrawFn) -> tuple[str, str]:
+    """A request's id, and its entry in a record."""
+    request_id = draw(st.text(st.characters()))
+    outcome: Outcome = draw(st.sampled_from(["ok", "error", "failed", "cancelled"]))
+    identity = identity_of(draw(parameters))
+    return request_id, entry_of(
+        request_id, identity, outcome, draw(st.integers(1, 9)), draw(served())
+    )
+
+
+def record_of(facts: Facts, timing: Timing, entries: list[str]) -> bytes:
+    return encode_record(encode_head(facts.constant(), "chat", facts.recipe), 4, timing, entries)
+
+
+@given(st.lists(entries(), min_size=1, max_size=6), small, small, st.sampled_from(list(RULES)))
 def test_whatever_a_client_sends_its_batch_can_be_written_and_read(
-    batch: list[Counted], start_ns: int, took_ns: int, rule: str
+    batch: list[tuple[str, str]], start_ns: int, took_ns: int, rule: str
 ) -> None:
     facts = facts_of(args(apportionment=rule, **dict.fromkeys(COEFFICIENTS, "9")), {}, PROCESS)
-    event = usage_of(
-        facts, "chat", 4, batch, start_ns=start_ns, end_ns=start_ns + took_ns, end_epoch_ns=1
-    )
+    timing = Timing(start_ns, start_ns + took_ns, 1)
+    event = usage_of_payload(record_of(facts, timing, [entry for _, entry in batch]))
     assert parse_usage(event.model_dump_json().encode()) == event
     assert sum(r.gpu_ns for r in event.requests) == took_ns == event.gpu_ns
     assert event.apportionment_rule == f"{rule}/1"
     assert len(
         {r.request_id for r in event.requests if r.request_id.endswith(facts.source)}
-    ) == sum(clean(c.request_id) == "" for c in batch)
+    ) == sum(clean(request_id) == "" for request_id, _ in batch)
 
 
 @given(json_values)
@@ -152,27 +164,23 @@ def facts_with(rule: AffineShapley) -> Facts:
 
 
 def test_cached_tokens_bear_no_prefill() -> None:
-    nobody = identity_of({})
     batch = [
-        Counted("fresh", nobody, 1, True, 100, 0, 0, 0),
-        Counted("cached", nobody, 1, True, 100, 100, 0, 0),
+        entry_of("fresh", NOBODY, "ok", 1, Served(input_tokens=100)),
+        entry_of("cached", NOBODY, "ok", 1, Served(input_tokens=100, cached_input_tokens=100)),
     ]
-    event = usage_of(
-        facts_with(AffineShapley(0, 5, 5)), "chat", 0, batch, start_ns=0, end_ns=8, end_epoch_ns=0
-    )
+    event = usage_of_payload(record_of(facts_with(AffineShapley(0, 5, 5)), Timing(0, 8, 0), batch))
     assert [r.gpu_ns for r in event.requests] == [8, 0]
     assert [r.input_tokens for r in event.requests] == [100, 100]
 
 
 def test_padding_is_a_figure_of_its_own_per_request_and_per_batch() -> None:
     facts = facts_of(args(apportionment="padded-length", **{"input_token_ps": "5"}), {}, PROCESS)
-    nobody = identity_of({})
     batch = [
-        Counted("short", nobody, 1, True, 10, 0, 0, 0),
-        Counted("cached", nobody, 1, True, 90, 80, 0, 0),
-        Counted("rows", nobody, 2, True, 60, 0, 0, 0, row_tokens=((10, 0), (50, 0))),
+        entry_of("short", NOBODY, "ok", 1, Served(input_tokens=10)),
+        entry_of("cached", NOBODY, "ok", 1, Served(input_tokens=90, cached_input_tokens=80)),
+        entry_of("rows", NOBODY, "ok", 2, Served(input_tokens=60, row_tokens=((10, 0), (50, 0)))),
     ]
-    event = usage_of(facts, "embeddings", 0, batch, start_ns=0, end_ns=200, end_epoch_ns=0)
+    event = usage_of_payload(record_of(facts, Timing(0, 200, 0), batch))
     assert [(r.gpu_ns, r.padding_gpu_ns) for r in event.requests] == [(10, 0), (10, 0), (180, 120)]
     assert event.padding_gpu_ns == 120
     assert parse_usage(event.model_dump_json().encode()) == event
@@ -180,12 +188,10 @@ def test_padding_is_a_figure_of_its_own_per_request_and_per_batch() -> None:
 
 def test_steps_that_a_model_tells_are_divided_by_the_tokens_in_them() -> None:
     facts = facts_of(args(apportionment="iteration-level"), {}, PROCESS)
-    nobody = identity_of({})
-    batch = [
-        Counted("old", nobody, 1, True, 5, 0, 2, 0, turns=(Turn(0, 10, 0, 1), Turn(1, 90, 0, 1))),
-        Counted("new", nobody, 1, True, 8, 0, 0, 0, turns=(Turn(1, 90, 8, 0),)),
-    ]
-    event = usage_of(facts, "chat", 0, batch, start_ns=0, end_ns=100, end_epoch_ns=0)
+    old = Served(input_tokens=5, output_tokens=2, turns=(Turn(0, 10, 0, 1), Turn(1, 90, 0, 1)))
+    new = Served(input_tokens=8, turns=(Turn(1, 90, 8, 0),))
+    batch = [entry_of("old", NOBODY, "ok", 1, old), entry_of("new", NOBODY, "ok", 1, new)]
+    event = usage_of_payload(record_of(facts, Timing(0, 100, 0), batch))
     assert [(r.input_gpu_ns, r.output_gpu_ns) for r in event.requests] == [(0, 20), (80, 0)]
 
 

@@ -59,4 +59,5 @@ def _answer(rows: Sequence[Sequence[int]], vectors: Floats) -> Served:
             "INPUT_TOKENS": np.array([[len(ids)] for ids in rows], np.int32),
         },
         input_tokens=sum(len(ids) for ids in rows),
+        row_tokens=[(len(ids), 0) for ids in rows] if len(rows) > 1 else (),
     )

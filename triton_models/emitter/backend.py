@@ -27,6 +27,7 @@ class Request(Protocol):
     def request_id(self) -> str: ...
     def parameters(self) -> str: ...
     def inputs(self) -> Sequence[Tensor]: ...
+    def is_cancelled(self) -> bool: ...
 
 
 def tensor(request: Request, name: str) -> NDArray[Any]:
@@ -40,13 +41,17 @@ def rows_of(request: Request) -> int:
     return int(request.inputs()[0].shape()[0])
 
 
-def parameters_of(request: Request) -> Pairs:
-    """The body's parameters, and behind them the forwarded headers; unreadable is none."""
+def parameters_text(request: Request) -> str:
+    """The body's parameters, and behind them the forwarded headers, as one JSON object."""
     try:
-        text = request.parameters()
+        return request.parameters()
     except UnicodeDecodeError as exc:  # A header can be of any bytes.
-        text = exc.object.decode(errors="replace")
-    return pairs_of(text)
+        return exc.object.decode(errors="replace")
+
+
+def parameters_of(request: Request) -> Pairs:
+    """The same, read; unreadable is none."""
+    return pairs_of(parameters_text(request))
 
 
 def answer(outputs: Mapping[str, NDArray[Any]]) -> object:

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metering.apportion import COEFFICIENTS, ApportionmentRule, rule_named
+from metering.apportion import BUILT_IN, COEFFICIENTS, RULES, ApportionmentRule, rule_named
 from metering.calibrations import CalibrationBook, InvalidCalibration, read_calibrations
 from metering.errors import MeteringError
+from metering.records import CONSTANT, RuleRecipe
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One model instance in one process. ``rule`` divides its batches' time."""
+    """One model instance in one process. ``rule`` divides its batches' time; ``recipe`` tells it to
+    others, where they have it too. ``device`` names the accelerator on its host."""
 
     source: str
     boot_id: str
@@ -28,10 +30,16 @@ class Facts:
     model_version: str
     instance: str
     accelerator: str
+    device: str
     region: str
     deployment: str
     speedup: int
     rule: ApportionmentRule
+    recipe: RuleRecipe | None
+
+    def constant(self) -> dict[str, Any]:
+        """The fields of a usage event that are the same in every batch."""
+        return {name: getattr(self, name) for name in CONSTANT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
     if "speedup" in given:
         text = env.get("METER_SIM_SPEEDUP") or given["speedup"]
         speedup = _whole("speedup", text, at_least=1)
+    rule, recipe = _rule(given, _calibrations(env), args["model_name"], accelerator)
     return Facts(
         source=f"{process.host}/{process.boot_id}/{process.process_id}/{instance}",
         boot_id=process.boot_id,
@@ -89,23 +98,36 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
         model_version=args["model_version"],
         instance=instance,
         accelerator=accelerator,
+        device=given.get("device") or _device_of(args),
         region=given.get("region") or env.get("METER_REGION") or "local",
         deployment=given.get("deployment") or env.get("METER_DEPLOYMENT") or "default",
         speedup=speedup,
-        rule=_rule(given, _calibrations(env), args["model_name"], accelerator),
+        rule=rule,
+        recipe=recipe,
     )
+
+
+def _device_of(args: Mapping[str, str]) -> str:
+    """``gpu-0`` or ``cpu``, as Triton has placed the instance."""
+    if args.get("model_instance_kind") == "GPU":
+        return f"gpu-{args.get('model_instance_device_id', '0')}"
+    return "cpu"
 
 
 def _rule(
     given: Mapping[str, str], calibrations: CalibrationBook, model: str, accelerator: str
-) -> ApportionmentRule:
+) -> tuple[ApportionmentRule, RuleRecipe | None]:
     """What was calibrated goes before the coefficients in the config; without either, an equal
     split. The parameter ``apportionment`` names the rule."""
     name = given.get("apportionment") or "affine-shapley"
     own = {c: _whole(c, given[c], at_least=0) for c in COEFFICIENTS if c in given}
-    configured = rule_named(name, own)
+    rule, version = rule_named(name, own), None
     calibrated = calibrations.latest(model, accelerator, name)
-    return configured if calibrated is None else calibrated.as_rule()
+    if calibrated is not None:
+        rule, own, version = calibrated.as_rule(), calibrated.coefficients_ps, calibrated.version
+    if name not in BUILT_IN:
+        return rule, None
+    return rule, RuleRecipe(name, tuple(own.items()), version, RULES[name].version)
 
 
 def _calibrations(env: Mapping[str, str]) -> CalibrationBook:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from metering.usage import UNATTRIBUTED, IdentitySource
@@ -90,6 +91,13 @@ def identity_of(parameters: Mapping[str, object] | Pairs) -> Identity:
     )
 
 
+@lru_cache(maxsize=4096)
+def identity_of_text(text: str) -> Identity:
+    """:func:`identity_of` of parameters as the backend has them. The same ones come again and
+    again, and are read once; whoever calls keeps very long ones away."""
+    return identity_of(pairs_of(text))
+
+
 def is_ours(name: str) -> bool:
     """Whether a parameter is the meter's: an identity field, or any ``x-meter-*``."""
     return name.lower() in FIELDS or header_field(name) is not None
@@ -106,6 +114,8 @@ def clean(value: object) -> str:
     Whole numbers are taken by their digits; a character that can't be printed (a control, half of
     a surrogate pair) becomes U+FFFD, so that it is seen and still encodes as UTF-8.
     """
+    if type(value) is str and len(value) <= MAX_LENGTH and value.isprintable():
+        return value.strip()  # as nearly all are
     if isinstance(value, int) and not isinstance(value, bool):
         value = format(value, "d") if abs(value) < 10**MAX_LENGTH else ""
     if not isinstance(value, str):

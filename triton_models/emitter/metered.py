@@ -6,37 +6,24 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from numpy.typing import NDArray
-
-from metering.usage import Operation, UsageBatch
+from metering.records import Timing, encode_head, encode_record, usage_of_payload
+from metering.usage import Operation, Outcome
 from triton_models.emitter import backend
+from triton_models.emitter.cancelled import Watch, watch_of
 from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
 from triton_models.emitter.gateway import NOBODY, gate_of
-from triton_models.emitter.identity import Identity, identity_of
+from triton_models.emitter.identity import Identity, identity_of, identity_of_text, pairs_of
 from triton_models.emitter.log import UsageLog
-from triton_models.emitter.record import Counted, usage_of
+from triton_models.emitter.record import Served, entry_of
 
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model's answer to one request, and what it took, summed over the request's rows.
-
-    With an ``error`` the client gets that message instead of ``outputs``; ``by_client`` says that
-    the fault is the client's.
-    """
-
-    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    error: str | None = None
-    by_client: bool = False
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
+__all__ = ["MeteredModel", "Served"]
+_FAILED = Served(error="the batch failed")
+_LONG_PARAMETERS = 1024
+"""Characters; longer ones are not kept in memory."""
 
 
 class MeteredModel(ABC):
@@ -45,13 +32,15 @@ class MeteredModel(ABC):
     A batch is logged before ``execute`` returns, so an answered request is a logged one. What goes
     wrong with metering is counted and logged, and leaves a gap in the sequence; it never fails
     inference. What goes wrong with the model fails its batch, as it would without this wrapper,
-    and is logged as used time with status ``error``.
+    and is logged as used time with status ``failed``.
     """
 
     operation: ClassVar[Operation]
     facts: Facts
     config: dict[str, Any]
     lost_batches = 0
+    _prefill_ns: int | None = None
+    _decode_ns: int | None = None
 
     @abstractmethod
     def load(self) -> None:
@@ -61,12 +50,18 @@ class MeteredModel(ABC):
     def serve(self, requests: Sequence[backend.Request]) -> list[Served]:
         """Answer a batch, in the order of its requests; an exception fails all of them."""
 
+    def tell_phases(self, *, prefill_ns: int, decode_ns: int) -> None:
+        """To be called within ``serve`` by a model that knows how long its batch was in each."""
+        self._prefill_ns, self._decode_ns = prefill_ns, decode_ns
+
     def initialize(self, args: dict[str, str]) -> None:
         self.config = json.loads(args["model_config"])
+        given = parameters_of(self.config)
         self.facts = facts_of(args, os.environ, this_process())
-        self._gate = gate_of(
-            parameters_of(self.config), os.environ, backend.log_error, warm_ups_of(self.config)
-        )
+        self._head = encode_head(self.facts.constant(), self.operation, self.facts.recipe)
+        self._batches_rows = int(self.config.get("max_batch_size", 0)) > 0
+        self._watch: Watch = watch_of(given)
+        self._gate = gate_of(given, os.environ, backend.log_error, warm_ups_of(self.config))
         log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
         self._log = UsageLog.from_env(log_dir, self.facts.source, os.environ)
         try:
@@ -76,10 +71,12 @@ class MeteredModel(ABC):
         self.load()
 
     def execute(self, requests: Sequence[backend.Request]) -> list[object]:
-        start_ns = time.monotonic_ns()
+        self._prefill_ns = self._decode_ns = None
         identities: Sequence[Identity] | None = None
+        start_ns = time.monotonic_ns()
         try:
             identities = self._identify(requests)
+            start_ns = time.monotonic_ns()
             served = self._serve(requests, identities)
             responses = [
                 backend.answer(s.outputs)
@@ -88,8 +85,7 @@ class MeteredModel(ABC):
                 for s in served
             ]
         except Exception:
-            failed = [Served(error="the batch failed")] * len(requests)
-            self._record(requests, identities, failed, start_ns, time.monotonic_ns())
+            self._record(requests, identities, None, start_ns, time.monotonic_ns())
             raise
         self._record(requests, identities, served, start_ns, time.monotonic_ns())
         return responses
@@ -101,46 +97,53 @@ class MeteredModel(ABC):
         """Where a gateway is trusted; else ``None``, and identity can wait until after the work."""
         if self._gate is None:
             return None
-        return self._gate.identify([backend.parameters_of(r) for r in requests], time.time())
+        batch = [backend.parameters_of(r) for r in requests]
+        return self._gate.identify(batch, time.time())
 
     def _serve(
         self, requests: Sequence[backend.Request], identities: Sequence[Identity] | None
     ) -> list[Served]:
         """A request whose identity is refused never reaches the model; its batch mates do."""
-        rejections: list[str | None] = [None] * len(requests)
-        if self._gate is not None and identities is not None:
-            rejections = [self._gate.rejection_of(i) for i in identities]
+        if self._gate is None or identities is None:
+            return self._answers(requests)
+        rejections = [self._gate.rejection_of(i) for i in identities]
         admitted = [r for r, no in zip(requests, rejections, strict=True) if no is None]
-        served = self.serve(admitted) if admitted else []
-        if len(served) != len(admitted):
-            raise RuntimeError(f"{len(served)} answers to {len(admitted)} requests")
-        answers = iter(served)
+        answers = iter(self._answers(admitted) if admitted else [])
         return [
             next(answers) if no is None else Served(error=no, by_client=True) for no in rejections
         ]
+
+    def _answers(self, requests: Sequence[backend.Request]) -> list[Served]:
+        served = self.serve(requests)
+        if len(served) != len(requests):
+            raise RuntimeError(f"{len(served)} answers to {len(requests)} requests")
+        return served
 
     def _record(
         self,
         requests: Sequence[backend.Request],
         identities: Sequence[Identity] | None,
-        served: Sequence[Served],
+        served: Sequence[Served] | None,
         start_ns: int,
         end_ns: int,
     ) -> None:
+        """Without answers (``served``), the batch has failed."""
         try:
             end_epoch_ns = time.time_ns()
             sequence = self._log.reserve()
+            timing = Timing(
+                start_ns,
+                end_ns,
+                end_epoch_ns,
+                prefill_ns=self._prefill_ns,
+                decode_ns=self._decode_ns,
+            )
             try:
-                batch = self._usage(
-                    requests,
-                    identities,
-                    served,
-                    sequence,
-                    start_ns=start_ns,
-                    end_ns=end_ns,
-                    end_epoch_ns=end_epoch_ns,
-                )
-                payload = batch.model_dump_json().encode()
+                entries = self._entries(requests, identities, served, sequence, end_ns - start_ns)
+                payload = encode_record(self._head, sequence, timing, entries)
+                if self.facts.recipe is None:  # Only this process has the rule.
+                    batch = usage_of_payload(payload, self.facts.rule)
+                    payload = batch.model_dump_json().encode()
             except Exception:
                 self._log.lose(len(requests))
                 raise
@@ -153,42 +156,45 @@ class MeteredModel(ABC):
                     f"the last one because of {exc!r}"
                 )
 
-    def _usage(
+    def _entries(
         self,
         requests: Sequence[backend.Request],
         identities: Sequence[Identity] | None,
-        served: Sequence[Served],
+        served: Sequence[Served] | None,
         sequence: int,
-        *,
-        start_ns: int,
-        end_ns: int,
-        end_epoch_ns: int,
-    ) -> UsageBatch:
+        wall_ns: int,
+    ) -> list[str]:
         if identities is None:
-            identities = [
-                identity_of(backend.parameters_of(r)) if self._gate is None else NOBODY
-                for r in requests
+            identities = [self._identity(r) for r in requests]
+        if served is None:
+            return [
+                entry_of(r.request_id(), i, "failed", self._rows_of(r, _FAILED), _FAILED)
+                for r, i in zip(requests, identities, strict=True)
             ]
-        counted = [_counted(r, i, s) for r, i, s in zip(requests, identities, served, strict=True)]
-        return usage_of(
-            self.facts,
-            self.operation,
-            sequence,
-            counted,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            end_epoch_ns=end_epoch_ns,
-        )
+        cancelled = self._watch.cancelled(requests, sequence, wall_ns)
+        return [
+            entry_of(r.request_id(), i, _outcome(s, position in cancelled), self._rows_of(r, s), s)
+            for position, (r, i, s) in enumerate(zip(requests, identities, served, strict=True))
+        ]
+
+    def _identity(self, request: backend.Request) -> Identity:
+        if self._gate is not None:  # It failed before it could tell.
+            return NOBODY
+        text = backend.parameters_text(request)
+        if len(text) > _LONG_PARAMETERS:
+            return identity_of(pairs_of(text))
+        return identity_of_text(text)
+
+    def _rows_of(self, request: backend.Request, served: Served) -> int:
+        """As Triton counts them: the batch dimension, which answer and question have in common."""
+        if not self._batches_rows:
+            return 1
+        for value in served.outputs.values():
+            return int(value.shape[0])
+        return backend.rows_of(request)
 
 
-def _counted(request: backend.Request, identity: Identity, served: Served) -> Counted:
-    return Counted(
-        request_id=request.request_id(),
-        identity=identity,
-        rows=backend.rows_of(request),
-        ok=served.error is None,
-        input_tokens=served.input_tokens,
-        cached_input_tokens=served.cached_input_tokens,
-        output_tokens=served.output_tokens,
-        reasoning_tokens=served.reasoning_tokens,
-    )
+def _outcome(served: Served, cancelled: bool) -> Outcome:
+    if served.error is not None:
+        return "error"
+    return "cancelled" if cancelled else "ok"

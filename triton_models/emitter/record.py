@@ -1,97 +1,83 @@
-"""An executed batch as the event that is logged. Pure: times and answers are passed in."""
+"""A request's entry in a batch's record (``metering.records``), as the server writes it. Pure.
+
+This runs for every request before it is answered, so it is written for speed: what comes again and
+again is made once, and nothing is checked that is checked when the record is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
+from typing import Any
 
-from metering.apportion import Turn, Work
-from metering.usage import Operation, RequestUsage, UsageBatch
-from triton_models.emitter.facts import Facts
-from triton_models.emitter.identity import MAX_LENGTH, Identity, clean
+from numpy.typing import NDArray
+
+from metering.apportion import Turn
+from metering.usage import Outcome
+from triton_models.emitter.identity import Identity, clean
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """What a request was and used. An error's tokens are those that were worked on, mostly 0.
+class Served:
+    """A model's answer to one request, and what it took, summed over the request's rows.
+
+    With an ``error`` the client gets that message instead of ``outputs``; ``by_client`` says that
+    the fault is the client's. An error's tokens are those that were worked on, mostly 0.
 
     ``row_tokens`` (uncached input and output of each row) and ``turns`` (its part in each step of
     an engine) are what some rules of apportionment go by, where the model can tell.
     """
 
-    request_id: str
-    identity: Identity
-    rows: int
-    ok: bool
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    row_tokens: tuple[tuple[int, int], ...] = ()
-    turns: tuple[Turn, ...] = ()
+    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    error: str | None = None
+    by_client: bool = False
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    row_tokens: Sequence[tuple[int, int]] = ()
+    turns: Sequence[Turn] = ()
 
 
-def usage_of(
-    facts: Facts,
-    operation: Operation,
-    sequence: int,
-    counted: Sequence[Counted],
+def entry_of(
+    request_id: str,
+    identity: Identity,
+    status: Outcome,
+    rows: int,
+    served: Served,
     *,
-    start_ns: int,
-    end_ns: int,
-    end_epoch_ns: int,
-) -> UsageBatch:
-    """``start_ns`` and ``end_ns`` are monotonic; the batch's time is divided by ``facts.rule``.
+    queue_ns: int | None = None,
+) -> str:
+    """One array of a record's ``requests``.
 
-    Cached input tokens cost no prefill, so they bear no weight. A request without an id gets one
-    that no other batch has.
+    Raises:
+        TypeError, ValueError: a count is no number.
     """
-    gpu_ns = end_ns - start_ns
-    work = [
-        Work(c.input_tokens - c.cached_input_tokens, c.output_tokens, c.rows, c.row_tokens, c.turns)
-        for c in counted
-    ]
-    requests = tuple(
-        RequestUsage(
-            request_id=clean(c.request_id) or f"{sequence}.{position}@{facts.source}"[:MAX_LENGTH],
-            tenant=c.identity.tenant,
-            team=c.identity.team,
-            project=c.identity.project,
-            user=c.identity.user,
-            identity_source=c.identity.source,
-            operation=operation,
-            status="ok" if c.ok else "error",
-            retry_of=c.identity.retry_of,
-            rows=c.rows,
-            input_tokens=c.input_tokens,
-            cached_input_tokens=c.cached_input_tokens,
-            output_tokens=c.output_tokens,
-            reasoning_tokens=c.reasoning_tokens,
-            gpu_ns=share.gpu_ns,
-            input_gpu_ns=share.input_gpu_ns,
-            output_gpu_ns=share.output_gpu_ns,
-            padding_gpu_ns=share.padding_ns,
-        )
-        for position, (c, share) in enumerate(
-            zip(counted, facts.rule.split(gpu_ns, work), strict=True)
-        )
+    s = served
+    more = ""
+    if s.row_tokens or s.turns or queue_ns is not None:
+        more = "," + _more(s, queue_ns)
+    return (
+        f"[{encode_basestring_ascii(clean(request_id))},{_identity_json(identity)},"
+        f'"{status}",{rows:d},{s.input_tokens:d},{s.cached_input_tokens:d},'
+        f"{s.output_tokens:d},{s.reasoning_tokens:d}{more}]"
     )
-    return UsageBatch(
-        source=facts.source,
-        sequence=sequence,
-        boot_id=facts.boot_id,
-        model=facts.model,
-        model_version=facts.model_version,
-        instance=facts.instance,
-        accelerator=facts.accelerator,
-        region=facts.region,
-        deployment=facts.deployment,
-        speedup=facts.speedup,
-        batch_size=sum(c.rows for c in counted),
-        wall_ns=gpu_ns,
-        gpu_ns=gpu_ns,
-        start_monotonic_ns=start_ns,
-        end_epoch_ns=end_epoch_ns,
-        apportionment_rule=facts.rule.rule_id,
-        requests=requests,
-    )
+
+
+@lru_cache(maxsize=4096)
+def _identity_json(i: Identity) -> str:
+    return json.dumps([i.tenant, i.team, i.project, i.user, i.retry_of, i.source])
+
+
+def _more(served: Served, queue_ns: int | None) -> str:
+    told: dict[str, Any] = {}
+    if served.row_tokens:
+        told["row_tokens"] = [(int(i), int(o)) for i, o in served.row_tokens]
+    if served.turns:
+        told["turns"] = [[int(number) for number in turn] for turn in served.turns]
+    if queue_ns is not None:
+        told["queue_ns"] = queue_ns
+    return json.dumps(told, separators=(",", ":"))

@@ -8,7 +8,7 @@ are in one column; padding is masked as a key and does not count as a position.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,10 +58,16 @@ class Decoder:
         angles = np.outer(np.arange(self.max_len), theta)
         self._cos, self._sin = np.cos(angles).astype("f4"), np.sin(angles).astype("f4")
 
-    def greedy(self, prompts: Sequence[Sequence[int]], n_new: Sequence[int]) -> list[list[int]]:
+    def greedy(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n_new: Sequence[int],
+        on_prefilled: Callable[[], None] = lambda: None,
+    ) -> list[list[int]]:
         """The ``n_new[i]`` most likely tokens after ``prompts[i]``; each fits into ``max_len``.
 
         Rows that are done leave the batch, so the longest doesn't pay for the others.
+        ``on_prefilled`` is called once, when every prompt has its first token.
         """
         lengths = np.array([len(p) for p in prompts])
         width = max(len(p) for p in prompts)
@@ -82,6 +88,8 @@ class Decoder:
         active, filled = np.arange(len(prompts)), 0
         while active.size:
             tokens = self._forward(ids, pad, cache, filled).argmax(axis=-1)
+            if filled == 0:
+                on_prefilled()
             filled += ids.shape[1]
             for row, token in zip(active.tolist(), tokens.tolist(), strict=True):
                 out[row].append(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,17 +38,26 @@ class TinyLlm(MeteredModel):
     def serve(self, requests: Sequence[backend.Request]) -> list[Served]:
         asked = [self._parse(r) for r in requests]
         prompts = [p for rows in asked if not isinstance(rows, str) for p in rows]
-        decoded = iter(
-            self._decoder.greedy([p.ids for p in prompts], [p.max_tokens for p in prompts])
-            if prompts
-            else ()
-        )
+        decoded = iter(self._decode(prompts) if prompts else ())
         return [
             Served(error=rows)
             if isinstance(rows, str)
             else self._answer(rows, [next(decoded) for _ in rows])
             for rows in asked
         ]
+
+    def _decode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        stamps_ns = [time.monotonic_ns()]
+        decoded = self._decoder.greedy(
+            [p.ids for p in prompts],
+            [p.max_tokens for p in prompts],
+            lambda: stamps_ns.append(time.monotonic_ns()),
+        )
+        begun_ns, prefilled_ns, *_ = stamps_ns
+        self.tell_phases(
+            prefill_ns=prefilled_ns - begun_ns, decode_ns=time.monotonic_ns() - prefilled_ns
+        )
+        return decoded
 
     def _parse(self, request: backend.Request) -> list[Prompt] | str:
         texts = backend.tensor(request, "TEXT").reshape(-1).tolist()
@@ -84,4 +94,11 @@ class TinyLlm(MeteredModel):
             },
             input_tokens=sum(len(p.ids) for p in prompts),
             output_tokens=sum(len(ids) for ids in outputs),
+            row_tokens=_row_tokens(prompts, outputs) if len(prompts) > 1 else (),
         )
+
+
+def _row_tokens(
+    prompts: Sequence[Prompt], outputs: Sequence[Sequence[int]]
+) -> list[tuple[int, int]]:
+    return [(len(p.ids), len(ids)) for p, ids in zip(prompts, outputs, strict=True)]

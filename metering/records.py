@@ -1,0 +1,271 @@
+"""What a server writes down of a batch, and the usage event that is made of it. Pure.
+
+A server has no time to spare: it writes what only it knows, in a form that costs it little. Whoever
+brings the record to Kafka works out the rest: the division of the batch's time. The same record
+always gives the same event, so one that is sent twice is the same message twice.
+
+A record is one JSON object: ``"record": 1``, the fields of ``UsageBatch`` that are the same for
+every batch of an instance with its apportionment ``rule``, the batch's numbers, and ``requests``,
+an array each::
+
+    [request_id, [tenant, team, project, user, retry_of, identity_source], status, rows,
+     input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, more]
+
+``more`` is an object, where there is more to tell: ``row_tokens``, ``turns``, ``queue_ns``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from metering.apportion import (
+    RULES,
+    ApportionmentRule,
+    Share,
+    Turn,
+    Work,
+    largest_remainder,
+    rule_named,
+)
+from metering.errors import MeteringError, UnreadableUsage
+from metering.usage import UNEXECUTED, RequestUsage, UsageBatch, describe, parse_usage
+
+VERSION = 1
+MAX_ID = 256
+_MARK = b'{"record":'
+CONSTANT = (
+    "source", "boot_id", "model", "model_version", "instance", "accelerator", "device", "region",
+    "deployment", "speedup",
+)  # fmt: skip
+
+
+class RuleRecipe(NamedTuple):
+    """A rule of this package by name and version, with its coefficients."""
+
+    name: str
+    coefficients_ps: tuple[tuple[str, int], ...] = ()
+    calibration: str | None = None
+    version: int = 1
+
+
+class Timing(NamedTuple):
+    """A batch on the monotonic clock, and what its device says of it.
+
+    ``share_ns`` is what of the wall time is the batch's own where instances overlap; ``device_ns``
+    is how long the device worked by its own clock; ``prefill_ns`` and ``decode_ns`` are what the
+    model told, on the monotonic clock. ``None``: not known.
+    """
+
+    start_ns: int
+    end_ns: int
+    end_epoch_ns: int
+    share_ns: int | None = None
+    device_ns: int | None = None
+    prefill_ns: int | None = None
+    decode_ns: int | None = None
+
+
+def is_record(payload: bytes | memoryview) -> bool:
+    return bytes(payload[: len(_MARK)]) == _MARK
+
+
+def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | None) -> str:
+    """The beginning of every record of an instance. ``constant`` has the fields of ``UsageBatch``
+    that do not change. Without a ``rule`` it has to be given to :func:`usage_of_payload`."""
+    document = {
+        "record": VERSION,
+        **{name: constant[name] for name in CONSTANT},
+        "operation": operation,
+        "rule": rule and [rule.name, rule.version, dict(rule.coefficients_ps), rule.calibration],
+    }
+    return json.dumps(document, separators=(",", ":"))[:-1]
+
+
+def encode_record(head: str, sequence: int, timing: Timing, requests: Sequence[str]) -> bytes:
+    """``requests`` are arrays as JSON. Nothing is checked here: the event made of it is."""
+    numbers = json.dumps(timing._asdict(), separators=(",", ":"))
+    return (
+        f'{head},"sequence":{sequence},{numbers[1:-1]},"requests":[{",".join(requests)}]}}'.encode()
+    )
+
+
+def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> UsageBatch:
+    """The event in a frame of the usage log: a record is finished, a whole event only read.
+
+    ``rule`` goes before the record's own.
+
+    Raises:
+        UnreadableUsage: naming what is wrong and the value found there.
+    """
+    if not is_record(payload):
+        return parse_usage(payload)
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError) as exc:
+        raise UnreadableUsage("malformed", f"record: {exc}") from exc
+    try:
+        return _finish(document, rule)
+    except ValidationError as exc:
+        raise UnreadableUsage("invalid", describe(exc)) from exc
+    except KeyError as exc:
+        raise UnreadableUsage("invalid", f"record: {exc.args[0]}: missing") from exc
+    except (MeteringError, TypeError, ValueError) as exc:
+        raise UnreadableUsage("invalid", f"record: {exc}") from exc
+
+
+def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> UsageBatch:
+    if document["record"] != VERSION:
+        raise MeteringError(f"record={document['record']!r}: this version reads {VERSION}")
+    if rule is None:
+        name, version, coefficients_ps, calibration = document["rule"]
+        rule = _rule(RuleRecipe(name, tuple(coefficients_ps.items()), calibration, version))
+    timing = Timing(**{field: document[field] for field in Timing._fields})
+    rows = [_Row.of(given) for given in document["requests"]]
+    gpu_ns, parts_of_wall = _gpu_time(timing)
+    shares = rule.split(gpu_ns, [row.work for row in rows])
+    prefill_ns, prefill = _phase(
+        timing.prefill_ns, timing, gpu_ns, [s.input_gpu_ns for s in shares]
+    )
+    decode_ns, decode = _phase(timing.decode_ns, timing, gpu_ns, [s.output_gpu_ns for s in shares])
+    source, sequence = document["source"], document["sequence"]
+    requests = tuple(
+        _request(
+            row,
+            share,
+            operation=document["operation"],
+            # A request without an id gets one that no other batch has.
+            request_id=row.request_id or f"{sequence}.{position}@{source}"[:MAX_ID],
+            prefill_gpu_ns=prefill[position],
+            decode_gpu_ns=decode[position],
+        )
+        for position, (row, share) in enumerate(zip(rows, shares, strict=True))
+    )
+    return UsageBatch(
+        **{field: document[field] for field in CONSTANT},
+        sequence=sequence,
+        executed=not any(row.status in UNEXECUTED for row in rows),
+        batch_size=sum(row.rows for row in rows),
+        wall_ns=timing.end_ns - timing.start_ns,
+        gpu_ns=gpu_ns,
+        **parts_of_wall,
+        prefill_ns=prefill_ns,
+        decode_ns=decode_ns,
+        start_monotonic_ns=timing.start_ns,
+        end_epoch_ns=timing.end_epoch_ns,
+        apportionment_rule=rule.rule_id,
+        requests=requests,
+    )
+
+
+def _gpu_time(timing: Timing) -> tuple[int, dict[str, Any]]:
+    """The batch's own time on its device, and what else its wall time went into.
+
+    Where the device has a clock of its own, the batch's share of the wall time counts in the
+    proportion in which the device worked in it; the rest of the share is ``stalled_ns``.
+    """
+    wall_ns = timing.end_ns - timing.start_ns
+    share_ns = wall_ns if timing.share_ns is None else timing.share_ns
+    parts: dict[str, Any] = {
+        "overlap_ns": None if timing.share_ns is None else wall_ns - share_ns,
+    }
+    if timing.device_ns is None:
+        return share_ns, parts
+    worked_ns = min(timing.device_ns, wall_ns)
+    gpu_ns = share_ns * worked_ns // wall_ns if wall_ns else 0
+    return gpu_ns, {**parts, "stalled_ns": share_ns - gpu_ns, "timing_source": "cuda"}
+
+
+def _phase(
+    told_ns: int | None, timing: Timing, gpu_ns: int, weights: Sequence[int]
+) -> tuple[int | None, Sequence[int | None]]:
+    """A phase in the batch's own GPU time, and each request's part of it."""
+    if told_ns is None:
+        return None, [None] * len(weights)
+    wall_ns = timing.end_ns - timing.start_ns
+    phase_ns = told_ns * gpu_ns // wall_ns if wall_ns else 0
+    return phase_ns, largest_remainder(phase_ns, weights)
+
+
+def _request(
+    row: _Row,
+    share: Share,
+    *,
+    operation: Any,
+    request_id: str,
+    prefill_gpu_ns: int | None,
+    decode_gpu_ns: int | None,
+) -> RequestUsage:
+    tenant, team, project, user, retry_of, identity_source = row.identity
+    return RequestUsage(
+        request_id=request_id,
+        tenant=tenant,
+        team=team,
+        project=project,
+        user=user,
+        identity_source=identity_source,
+        operation=operation,
+        status=row.status,
+        retry_of=retry_of,
+        rows=row.rows,
+        input_tokens=row.input_tokens,
+        cached_input_tokens=row.cached_input_tokens,
+        output_tokens=row.output_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+        queue_ns=row.queue_ns,
+        gpu_ns=share.gpu_ns,
+        input_gpu_ns=share.input_gpu_ns,
+        output_gpu_ns=share.output_gpu_ns,
+        padding_gpu_ns=share.padding_ns,
+        prefill_gpu_ns=prefill_gpu_ns,
+        decode_gpu_ns=decode_gpu_ns,
+    )
+
+
+@lru_cache(maxsize=256)
+def _rule(recipe: RuleRecipe) -> ApportionmentRule:
+    rule = rule_named(recipe.name, dict(recipe.coefficients_ps), recipe.calibration)
+    if RULES[recipe.name].version != recipe.version:
+        raise MeteringError(
+            f"rule={recipe.name!r} version={recipe.version}: this version has "
+            f"{RULES[recipe.name].version}; bring shipper and server to the same release"
+        )
+    return rule
+
+
+class _Row(NamedTuple):
+    request_id: str
+    identity: Sequence[Any]
+    status: Any
+    rows: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    row_tokens: tuple[tuple[int, int], ...] = ()
+    turns: tuple[Turn, ...] = ()
+    queue_ns: int | None = None
+
+    @classmethod
+    def of(cls, given: Sequence[Any]) -> _Row:
+        if not isinstance(given, list) or len(given) not in (8, 9) or len(given[1]) != 6:
+            raise MeteringError(f"requests: {str(given)[:80]!r} is none of a record")
+        row = cls(*given[:8])
+        if len(given) == 8:
+            return row
+        more = given[8]
+        return row._replace(
+            row_tokens=tuple((tokens[0], tokens[1]) for tokens in more.get("row_tokens", ())),
+            turns=tuple(Turn(*turn) for turn in more.get("turns", ())),
+            queue_ns=more.get("queue_ns"),
+        )
+
+    @property
+    def work(self) -> Work:
+        """Cached input tokens cost no prefill, so they bear no weight."""
+        uncached = self.input_tokens - self.cached_input_tokens
+        return Work(uncached, self.output_tokens, self.rows, self.row_tokens, self.turns)

@@ -1,0 +1,33 @@
+"""A record becomes an event on its way to Kafka; what can't be read goes as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metering.records import CONSTANT, RuleRecipe, Timing, encode_head, encode_record
+from metering.usage import UsageBatch, parse_usage
+from streams.shipper.ship import event_of
+
+ENTRY = '["r-1",["acme","","","",null,"header"],"ok",1,30,%d,5,0]'
+
+
+def record(cached: int) -> bytes:
+    constant = {name: name for name in CONSTANT} | {"speedup": 1}
+    head = encode_head(constant, "chat", RuleRecipe("equal-split"))
+    return encode_record(head, 3, Timing(100, 142, 1), [ENTRY % cached])
+
+
+def test_a_record_is_shipped_as_the_event_it_stands_for() -> None:
+    event = parse_usage(event_of(record(cached=0)))
+    assert (event.source, event.sequence, event.gpu_ns) == ("source", 3, 42)
+    assert [r.tenant for r in event.requests] == ["acme"]
+
+
+def test_a_record_with_impossible_tokens_is_shipped_as_it_is() -> None:
+    impossible = record(cached=31)
+    assert event_of(impossible) == impossible
+
+
+def test_an_event_that_is_whole_is_not_touched(batch_of: Callable[..., UsageBatch]) -> None:
+    whole = batch_of().model_dump_json(indent=1).encode()
+    assert event_of(whole) == whole
