@@ -16,7 +16,7 @@ import pytest
 
 from metering.costs import Anomaly, CauseTag, CostLine, WindowRow
 from metering.errors import MeteringError, QueryFailed, SinkUnavailable
-from metering.prices import parse_price_book
+from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
 from sinks.clickhouse.connection import ClickHouseTarget
@@ -180,6 +180,14 @@ def test_a_database_name_that_is_no_identifier_is_refused_before_anything_is_sen
     assert not isinstance(error.value, SinkUnavailable)
 
 
+OF_THE_VIEW = {
+    "cost_requests": {"output_tokens_per_second", "output_tokens_per_decode_gpu_second"},
+    "cost_windows": {"output_tokens_per_gpu_second"},
+    "cost_anomalies": {"driver", "slice", "share", "lever"},
+}
+"""What a view derives; the rest are the fields of the contract."""
+
+
 @pytest.mark.parametrize(
     ("model", "view", "renamed"),
     [
@@ -195,11 +203,25 @@ def test_every_field_of_the_contract_has_a_column(
     columns = {row[0] for row in reader.rows(f"DESCRIBE TABLE {view}")}
     fields = {*model.model_fields, *model.model_computed_fields}
     assert {renamed.get(field, field) for field in fields} <= columns
-    of_causes = {"driver", "slice", "share", "lever"} if model is Anomaly else set()
-    assert columns == {renamed.get(field, field) for field in fields} | of_causes
+    assert columns == {renamed.get(field, field) for field in fields} | OF_THE_VIEW[view]
 
 
 # --- lines ---------------------------------------------------------------------------------------
+
+
+def test_speed_is_told_in_wall_time_and_in_gpu_time(store: Store, batch_of: MakeBatch) -> None:
+    writer, reader = store
+    told = {"output_tokens": 20, "prefill_gpu_ns": 10**8, "decode_gpu_ns": 4 * 10**8}
+    phases = {"prefill_ns": 10**8, "decode_ns": 4 * 10**8}
+    batches = [
+        batch_of(0, gpu_ns=5 * 10**8, wall_ns=10**9, requests=[told], **phases),
+        batch_of(1, gpu_ns=5 * 10**8, wall_ns=10**9, requests=[{"output_tokens": 20}]),
+    ]
+    writer.write_lines([line for b in batches for line in price_batch(b, PriceBook([]))])
+    assert reader.rows(
+        "SELECT output_tokens_per_second, output_tokens_per_decode_gpu_second "
+        "FROM cost_requests ORDER BY sequence"
+    ) == [(20.0, 50.0), (20.0, None)]
 
 
 def read_lines(reader: ClickHouseReader) -> list[CostLine]:
