@@ -1,0 +1,161 @@
+"""Who has an accelerator at each moment, kept up to date as batches begin and end.
+
+Where ``k`` batches run together each has ``1/k`` of the time, as in :mod:`metering.overlap`; here
+nobody waits for the intervals to be whole. The device keeps the integral of ``1/k``; a batch's
+share is what the integral grew by while it ran. So a share is final at the batch's end.
+
+Exact without fractions: the integral counts units of ``1 / UNITS`` ns, and every ``k`` up to
+``SLOTS`` divides ``UNITS``. Of the exact sum of all shares the whole nanoseconds are given out, as
+batches end; the rest is carried. So shares are integers from 0 to the batch's wall time, each
+within 1 ns of its exact value, and whenever nothing runs ``given_ns + lost_ns == busy_ns``.
+
+Time is passed in, and never runs backwards: an earlier ``now_ns`` counts as the last one.
+"""
+
+from __future__ import annotations
+
+from math import lcm
+from typing import NamedTuple
+
+from metering.errors import MeteringError
+
+SLOTS = 64
+"""How many instances one device can have."""
+UNITS = lcm(*range(1, SLOTS + 1))
+"""Per nanosecond; 91 bits."""
+
+
+class Load(NamedTuple):
+    """A device since ``created_ns``, as of ``at_ns``.
+
+    ``integral`` is that of ``1/running`` since the device was last idle, and ``carry`` what was
+    not given out of shares that have ended, below one nanosecond; both in units. ``executions``
+    and ``batch_ns`` (the sum of wall times) are of all batches that have ended, shared or not.
+    """
+
+    created_ns: int
+    at_ns: int
+    running: int = 0
+    integral: int = 0
+    carry: int = 0
+    busy_ns: int = 0
+    given_ns: int = 0
+    lost_ns: int = 0
+    executions: int = 0
+    batch_ns: int = 0
+
+
+class Slot(NamedTuple):
+    """One instance on the device, since ``opened_ns``; ``None``: nobody's.
+
+    ``busy_ns`` sums its shares. ``unshared`` of its ``executions`` have no share.
+    """
+
+    opened_ns: int | None = None
+    began_ns: int | None = None
+    began_integral: int = 0
+    busy_ns: int = 0
+    batch_ns: int = 0
+    executions: int = 0
+    unshared: int = 0
+
+
+FREE = Slot()
+
+
+def advance(load: Load, now_ns: int) -> Load:
+    """Divide the time up to ``now_ns`` among those who run."""
+    created_ns, at_ns, running, integral, carry, busy_ns, *rest = load
+    if now_ns <= at_ns:
+        return load
+    if running:
+        passed_ns = now_ns - at_ns
+        integral += passed_ns * (UNITS // running)
+        busy_ns += passed_ns
+    return Load(created_ns, now_ns, running, integral, carry, busy_ns, *rest)
+
+
+def begin(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
+    """A batch begins in an open slot.
+
+    Raises:
+        MeteringError: one runs there, or it is nobody's, or ``SLOTS`` run on the device.
+    """
+    if slot.opened_ns is None or slot.began_ns is not None or load.running >= SLOTS:
+        raise MeteringError(f"no batch can begin in {slot}: {load.running} of {SLOTS} run")
+    load = advance(load, now_ns)
+    created_ns, at_ns, running, *rest = load
+    opened_ns, _, _, *counts = slot
+    return Load(created_ns, at_ns, running + 1, *rest), Slot(
+        opened_ns, at_ns, load.integral, *counts
+    )
+
+
+def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
+    """The batch ends; its share in ns.
+
+    Raises:
+        MeteringError: none runs in the slot.
+    """
+    load, share_ns, wall_ns = _leave(load, slot, now_ns)
+    created_ns, at_ns, running, integral, carry, busy_ns, given_ns, lost_ns, count, sum_ns = load
+    load = Load(
+        created_ns,
+        at_ns,
+        running,
+        integral,
+        carry,
+        busy_ns,
+        given_ns + share_ns,
+        lost_ns,
+        count + 1,
+        sum_ns + wall_ns,
+    )
+    ended = Slot(
+        slot.opened_ns,
+        None,
+        0,
+        slot.busy_ns + share_ns,
+        slot.batch_ns + wall_ns,
+        slot.executions + 1,
+        slot.unshared,
+    )
+    return load, ended, share_ns
+
+
+def abandon(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
+    """Nobody will ask for the running batch's share: what it had up to now is ``lost_ns``.
+
+    Raises:
+        MeteringError: none runs in the slot.
+    """
+    load, share_ns, _ = _leave(load, slot, now_ns)
+    load = load._replace(lost_ns=load.lost_ns + share_ns)
+    return load, slot._replace(began_ns=None, began_integral=0)
+
+
+def unshared(load: Load, slot: Slot, executions: int, batch_ns: int) -> tuple[Load, Slot]:
+    """Count batches that ended without a share."""
+    return load._replace(
+        executions=load.executions + executions, batch_ns=load.batch_ns + batch_ns
+    ), slot._replace(
+        executions=slot.executions + executions,
+        batch_ns=slot.batch_ns + batch_ns,
+        unshared=slot.unshared + executions,
+    )
+
+
+def _leave(load: Load, slot: Slot, now_ns: int) -> tuple[Load, int, int]:
+    """The device without this batch, the batch's share and its wall time."""
+    if slot.began_ns is None:
+        raise MeteringError(f"no batch can end in {slot}: none runs there")
+    created_ns, at_ns, running, integral, carry, *rest = advance(load, now_ns)
+    share_ns, carry = divmod(carry + integral - slot.began_integral, UNITS)
+    running -= 1
+    if not running:  # Whole batches sum to whole nanoseconds: nothing is carried.
+        integral = 0
+    return (
+        Load(created_ns, at_ns, running, integral, carry, *rest),
+        share_ns,
+        at_ns - slot.began_ns,
+    )

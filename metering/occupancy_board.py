@@ -1,0 +1,255 @@
+"""The occupancy board: the instances on one accelerator agree, batch by batch, who had it when.
+
+Every model instance is a process of its own. At a batch's begin and end it takes the lock of its
+device's file, moves the shared state of :mod:`metering.occupancy` on, and writes it. Metering
+never holds up inference: a lock that is not to be had within ``PATIENCE_NS`` is left alone, and
+that batch has no share.
+
+Whoever has the lock next makes good what another could not: it ends a batch whose end found the
+lock taken, and abandons the batch of a process that is gone. What such a batch had is lost to its
+share, but not to the count: ``given_ns + lost_ns == busy_ns`` whenever nothing runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from metering import occupancy
+from metering.errors import MeteringError
+from metering.occupancy import SLOTS, Slot
+from metering.occupancy_file import BoardFile, board_path
+from metering.occupancy_layout import Table, sealed
+from metering.occupancy_reading import DeviceReading, InstanceReading, read_boards
+from metering.occupancy_repair import bury, retire, settle
+
+__all__ = ["Board", "DeviceReading", "Held", "InstanceReading", "read_boards"]
+
+log = logging.getLogger(__name__)
+
+PATIENCE_NS = 2_000_000
+OPEN_PATIENCE_NS = 500_000_000
+CLOSE_PATIENCE_NS = 50_000_000
+LOOK_EVERY_NS = 100_000_000
+"""How often, at most, an instance looks whether the others are alive and the file still there."""
+REOPEN_EVERY_NS = 1_000_000_000
+MAX_NAME_BYTES = 256
+
+_boards: weakref.WeakSet[Board] = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A batch that ended at ``end_ns`` (monotonic); without a share where the lock was not to be
+    had at its begin or its end."""
+
+    end_ns: int
+    share_ns: int | None
+
+
+class Board:
+    """One model instance's place on the board of its device; one batch at a time.
+
+    A child that is forked has no part in it: its copy is closed.
+    """
+
+    def __init__(self, path: Path, device: str, text: bytes) -> None:
+        self._path = path
+        self._device = device
+        self._text = text
+        self._file: BoardFile | None = None
+        self._slot = -1
+        self._closed = False
+        self._began_ns = 0
+        self._is_shared = False
+        self._unshared = 0
+        self._unshared_ns = 0
+        self._patience_ns = PATIENCE_NS
+        self._looked_ns = 0
+        self._tried_ns = 0
+
+    @classmethod
+    def open(cls, log_dir: Path, device: str, accelerator: str, source: str, model: str) -> Self:
+        """Take a slot on the device's board, which is made where there is none of this boot.
+
+        Raises:
+            OSError: the file can't be made or read, or others hold its lock.
+            MeteringError: a name is empty or too long, or all slots are taken.
+        """
+        names = {"device": device, "accelerator": accelerator, "source": source, "model": model}
+        for name, value in names.items():
+            if not 0 < len(value.encode()) <= MAX_NAME_BYTES:
+                raise MeteringError(f"{name}={value!r} has not 1 to {MAX_NAME_BYTES} bytes")
+        board = cls(board_path(log_dir, device), device, sealed(source, model, accelerator))
+        board._open(OPEN_PATIENCE_NS)
+        _boards.add(board)
+        return board
+
+    def begin(self) -> int:
+        """A batch begins now (monotonic), whether the lock was to be had or not."""
+        self._is_shared = False
+        try:
+            if self._is_ready() and self._lock():
+                return self._begin()
+        except (OSError, MeteringError) as exc:
+            self._leave(exc)
+        self._began_ns = time.monotonic_ns()
+        return self._began_ns
+
+    def end(self) -> Held:
+        """The batch ends now."""
+        now_ns = time.monotonic_ns()
+        file = self._file
+        if self._is_shared and file is not None:
+            self._is_shared = False
+            try:
+                if self._lock():
+                    return self._end(now_ns)
+                file.post_end(self._slot, now_ns)
+            except (OSError, MeteringError) as exc:
+                self._leave(exc)
+        self._unshared += 1
+        self._unshared_ns += now_ns - self._began_ns
+        return Held(now_ns, None)
+
+    def close(self) -> None:
+        """Give the slot back. Where the lock is not to be had, the next one does it."""
+        self._closed = True
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            if file.lock(CLOSE_PATIENCE_NS):
+                table = file.read()
+                now_ns = time.monotonic_ns()
+                settle(table, now_ns)
+                self._count_unshared(table)
+                retire(table, self._slot, now_ns)
+                file.write(table)
+        except (OSError, MeteringError) as exc:
+            log.warning("%s: %s", self._path, exc)
+        file.close()
+
+    def _begin(self) -> int:
+        file = self._locked()
+        try:
+            table = file.read()
+            now_ns = max(time.monotonic_ns(), table.load.at_ns)
+            settle(table, now_ns)
+            if now_ns - self._looked_ns >= LOOK_EVERY_NS:
+                self._look(table, now_ns)
+            if self._unshared:
+                self._count_unshared(table)
+            slot = table.slot(self._slot)
+            if slot.began_ns is not None:  # Not even its end could be told.
+                table.load, slot = occupancy.abandon(table.load, slot, now_ns)
+            table.load, slot = occupancy.begin(table.load, slot, now_ns)
+            table.put(self._slot, slot)
+            file.write(table)
+        finally:
+            file.unlock()
+        self._began_ns, self._is_shared = now_ns, True
+        return now_ns
+
+    def _end(self, now_ns: int) -> Held:
+        file = self._locked()
+        try:
+            table = file.read()
+            now_ns = max(now_ns, table.load.at_ns)
+            settle(table, now_ns)
+            if now_ns - self._looked_ns >= LOOK_EVERY_NS:
+                self._look(table, now_ns)
+            table.load, slot, share_ns = occupancy.end(table.load, table.slot(self._slot), now_ns)
+            table.put(self._slot, slot)
+            file.write(table)
+        finally:
+            file.unlock()
+        return Held(now_ns, share_ns)
+
+    def _look(self, table: Table, now_ns: int) -> None:
+        self._looked_ns = now_ns
+        file = self._locked()
+        if file.is_unlinked():
+            raise OSError(f"{self._path} was removed")
+        bury(table, file, now_ns, self._slot)
+
+    def _count_unshared(self, table: Table) -> None:
+        slot = table.slot(self._slot)
+        counts = self._unshared, self._unshared_ns
+        table.load, slot = occupancy.unshared(table.load, slot, *counts)
+        table.put(self._slot, slot)
+        self._unshared = self._unshared_ns = 0
+
+    def _locked(self) -> BoardFile:
+        if self._file is None:
+            raise OSError(f"{self._path} is closed")
+        return self._file
+
+    def _lock(self) -> bool:
+        """Who was refused once does not wait again before it has had the lock."""
+        mine = self._locked().lock(self._patience_ns)
+        self._patience_ns = PATIENCE_NS if mine else 0
+        return mine
+
+    def _is_ready(self) -> bool:
+        """Whether there is a file; one that was lost is opened again, or made, now and then."""
+        if self._file is None and not self._closed:
+            now_ns = time.monotonic_ns()
+            if now_ns - self._tried_ns >= REOPEN_EVERY_NS:
+                self._tried_ns = now_ns
+                self._open(PATIENCE_NS)
+        return self._file is not None
+
+    def _open(self, patience_ns: int) -> None:
+        file = BoardFile.made(self._path, self._device, patience_ns)
+        try:
+            self._slot = self._take_slot(file, patience_ns)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    def _take_slot(self, file: BoardFile, patience_ns: int) -> int:
+        if not file.lock(patience_ns):
+            raise OSError(f"{self._path} is locked")
+        try:
+            table = file.read()
+            now_ns = time.monotonic_ns()
+            settle(table, now_ns)
+            bury(table, file, now_ns)
+            for n in range(SLOTS):
+                if table.slot(n).opened_ns is None and file.hold_slot(n):
+                    file.write_texts(n, self._text)
+                    table.newest = n
+                    table.put(n, Slot(opened_ns=now_ns))
+                    file.write(table)
+                    return n
+        finally:
+            file.unlock()
+        raise MeteringError(f"device={self._device!r} has {SLOTS} instances, and no slot for more")
+
+    def _leave(self, exc: Exception) -> None:
+        log.warning("%s: %s; batches have no share until it can be opened", self._path, exc)
+        file, self._file = self._file, None
+        self._tried_ns = time.monotonic_ns()
+        if file is not None:
+            file.close()
+
+    def _forget(self) -> None:
+        """In a forked child: the descriptor is the parent's, and so are the locks on it."""
+        file, self._file, self._closed = self._file, None, True
+        if file is not None:
+            file.close()
+
+
+def _leave_to_the_parent() -> None:
+    for board in list(_boards):
+        board._forget()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)

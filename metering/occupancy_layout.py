@@ -1,0 +1,164 @@
+"""The layout of a board's file.
+
+========  ==========================================================================
+offset    content
+========  ==========================================================================
+0         magic, version, and (boot of the machine, device), written once
+1024      per slot 8 bytes: when its batch ended, if the end could not be told; else 0
+2048      the state, twice, 8 KiB each: CRC-32, slots in use, sequence, device, slots
+18432     per slot 1 KiB: source, model, accelerator
+========  ==========================================================================
+
+All integers are little-endian. Texts are JSON behind their CRC-32 and length.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from typing import Self
+
+from metering.errors import MeteringError
+from metering.occupancy import FREE, SLOTS, Load, Slot
+
+HEADER_BYTES = 1024
+ENDED_AT = 1024
+STATE_AT = 2048
+COPY_BYTES = 8192
+TEXTS_AT = STATE_AT + 2 * COPY_BYTES
+TEXT_BYTES = 1024
+FILE_BYTES = TEXTS_AT + SLOTS * TEXT_BYTES
+
+PREFIX = struct.Struct("<8sI")
+ENDED = struct.Struct("<q")
+MAGIC = (b"meteroc1", 1)
+_TEXT = struct.Struct("<II")
+_HEAD = struct.Struct("<IIQIi3q24s16s4q")
+_SLOT = struct.Struct("<2q24s4q")
+_CRC = struct.Struct("<I")
+_NONE_ENDED = bytes(ENDED.size * SLOTS)
+
+
+class DamagedBoard(MeteringError):
+    """The file is no board, or neither copy of its state is sound."""
+
+
+def sealed(*values: str) -> bytes:
+    """Texts with their checksum, in a field of 1 KiB.
+
+    Raises:
+        MeteringError: they don't fit into it.
+    """
+    text = json.dumps(values, ensure_ascii=False).encode()
+    if len(text) > TEXT_BYTES - PREFIX.size - _TEXT.size:
+        raise MeteringError(f"{values} take up {len(text)} bytes; a board has 1000 for them")
+    return _TEXT.pack(zlib.crc32(text), len(text)) + text
+
+
+def unsealed(raw: bytes) -> list[str]:
+    """Raises DamagedBoard: its checksum is wrong."""
+    crc, length = _TEXT.unpack_from(raw)
+    text = raw[_TEXT.size : _TEXT.size + length]
+    if len(text) < length or zlib.crc32(text) != crc:
+        raise DamagedBoard(f"the text {text[:80]!r} has the wrong checksum")
+    return [str(value) for value in json.loads(text)]
+
+
+class Table:
+    """A copy of the state, to be changed and written; ``newest`` is the slot opened last."""
+
+    def __init__(self, content: bytearray, ended: bytes) -> None:
+        head = _HEAD.unpack_from(content)
+        _, self.used, self.sequence, running, self.newest = head[:5]
+        created_ns, at_ns, busy_ns, integral, carry, *rest = head[5:]
+        self.load = Load(
+            created_ns,
+            at_ns,
+            running,
+            int.from_bytes(integral, "little"),
+            int.from_bytes(carry, "little"),
+            busy_ns,
+            *rest,
+        )
+        self._content = content
+        self._ended = ended
+
+    @classmethod
+    def begun(cls, now_ns: int) -> Self:
+        """The state of a new device."""
+        table = cls(bytearray(_HEAD.size), _NONE_ENDED)
+        table.load, table.newest = Load(now_ns, now_ns), -1
+        return table
+
+    def slot(self, n: int) -> Slot:
+        if n >= self.used:
+            return FREE
+        fields = _SLOT.unpack_from(self._content, _HEAD.size + n * _SLOT.size)
+        opened_ns, began_ns, began_integral, *counts = fields
+        return Slot(
+            None if opened_ns < 0 else opened_ns,
+            None if began_ns < 0 else began_ns,
+            int.from_bytes(began_integral, "little"),
+            *counts,
+        )
+
+    def put(self, n: int, slot: Slot) -> None:
+        at = _HEAD.size + n * _SLOT.size
+        if n >= self.used:
+            self._content.extend(_free_slots(n + 1 - self.used))
+            self.used = n + 1
+        opened_ns, began_ns, began_integral, *counts = slot
+        _SLOT.pack_into(
+            self._content,
+            at,
+            -1 if opened_ns is None else opened_ns,
+            -1 if began_ns is None else began_ns,
+            began_integral.to_bytes(24, "little"),
+            *counts,
+        )
+
+    def ended(self) -> list[tuple[int, int]]:
+        """(when, slot) of the ends that could not be told, in the order of time."""
+        if self._ended == _NONE_ENDED:
+            return []
+        found = enumerate(stamp for (stamp,) in ENDED.iter_unpack(self._ended))
+        return sorted((stamp, n) for n, stamp in found if stamp)
+
+    def encoded(self, sequence: int) -> bytearray:
+        created_ns, at_ns, running, integral, carry, busy_ns, *rest = self.load
+        _HEAD.pack_into(
+            self._content,
+            0,
+            0,
+            self.used,
+            sequence,
+            running,
+            self.newest,
+            created_ns,
+            at_ns,
+            busy_ns,
+            integral.to_bytes(24, "little"),
+            carry.to_bytes(16, "little"),
+            *rest,
+        )
+        _CRC.pack_into(self._content, 0, zlib.crc32(memoryview(self._content)[_CRC.size :]))
+        return self._content
+
+
+def newest_sound(content: bytearray) -> Table | None:
+    """Of the file's bytes from ``ENDED_AT`` to ``TEXTS_AT``; ``None``: no copy is sound."""
+    first = STATE_AT - ENDED_AT
+    copies = [(_HEAD.unpack_from(content, at), at) for at in (first, first + COPY_BYTES)]
+    if copies[0][0][2] < copies[1][0][2]:
+        copies.reverse()
+    for (crc, used, *_), at in copies:
+        if used <= SLOTS:
+            copy = content[at : at + _HEAD.size + used * _SLOT.size]
+            if zlib.crc32(memoryview(copy)[_CRC.size :]) == crc:
+                return Table(copy, bytes(content[: ENDED.size * SLOTS]))
+    return None
+
+
+def _free_slots(count: int) -> bytes:
+    return _SLOT.pack(-1, -1, bytes(24), 0, 0, 0, 0) * count
