@@ -65,14 +65,8 @@ FREE = Slot()
 
 def advance(load: Load, now_ns: int) -> Load:
     """Divide the time up to ``now_ns`` among those who run."""
-    created_ns, at_ns, running, integral, carry, busy_ns, *rest = load
-    if now_ns <= at_ns:
-        return load
-    if running:
-        passed_ns = now_ns - at_ns
-        integral += passed_ns * (UNITS // running)
-        busy_ns += passed_ns
-    return Load(created_ns, now_ns, running, integral, carry, busy_ns, *rest)
+    at_ns, integral, busy_ns = _moved(load, now_ns)
+    return load._replace(at_ns=at_ns, integral=integral, busy_ns=busy_ns)
 
 
 def begin(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
@@ -81,14 +75,23 @@ def begin(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
     Raises:
         MeteringError: one runs there, or it is nobody's, or ``SLOTS`` run on the device.
     """
-    if slot.opened_ns is None or slot.began_ns is not None or load.running >= SLOTS:
-        raise MeteringError(f"no batch can begin in {slot}: {load.running} of {SLOTS} run")
-    load = advance(load, now_ns)
-    created_ns, at_ns, running, *rest = load
-    opened_ns, _, _, *counts = slot
-    return Load(created_ns, at_ns, running + 1, *rest), Slot(
-        opened_ns, at_ns, load.integral, *counts
-    )
+    created_ns, _, running, _, carry, _, given_ns, lost_ns, executions, batch_ns = load
+    opened_ns, began_ns, _, *counts = slot
+    if opened_ns is None or began_ns is not None or running >= SLOTS:
+        raise MeteringError(f"no batch can begin in {slot}: {running} of {SLOTS} run")
+    at_ns, integral, busy_ns = _moved(load, now_ns)
+    return Load(
+        created_ns,
+        at_ns,
+        running + 1,
+        integral,
+        carry,
+        busy_ns,
+        given_ns,
+        lost_ns,
+        executions,
+        batch_ns,
+    ), Slot(opened_ns, at_ns, integral, *counts)
 
 
 def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
@@ -97,30 +100,7 @@ def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
     Raises:
         MeteringError: none runs in the slot.
     """
-    load, share_ns, wall_ns = _leave(load, slot, now_ns)
-    created_ns, at_ns, running, integral, carry, busy_ns, given_ns, lost_ns, count, sum_ns = load
-    load = Load(
-        created_ns,
-        at_ns,
-        running,
-        integral,
-        carry,
-        busy_ns,
-        given_ns + share_ns,
-        lost_ns,
-        count + 1,
-        sum_ns + wall_ns,
-    )
-    ended = Slot(
-        slot.opened_ns,
-        None,
-        0,
-        slot.busy_ns + share_ns,
-        slot.batch_ns + wall_ns,
-        slot.executions + 1,
-        slot.unshared,
-    )
-    return load, ended, share_ns
+    return _leave(load, slot, now_ns, is_told=True)
 
 
 def abandon(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
@@ -129,9 +109,8 @@ def abandon(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
     Raises:
         MeteringError: none runs in the slot.
     """
-    load, share_ns, _ = _leave(load, slot, now_ns)
-    load = load._replace(lost_ns=load.lost_ns + share_ns)
-    return load, slot._replace(began_ns=None, began_integral=0)
+    load, slot, _ = _leave(load, slot, now_ns, is_told=False)
+    return load, slot
 
 
 def unshared(load: Load, slot: Slot, executions: int, batch_ns: int) -> tuple[Load, Slot]:
@@ -145,17 +124,48 @@ def unshared(load: Load, slot: Slot, executions: int, batch_ns: int) -> tuple[Lo
     )
 
 
-def _leave(load: Load, slot: Slot, now_ns: int) -> tuple[Load, int, int]:
-    """The device without this batch, the batch's share and its wall time."""
-    if slot.began_ns is None:
+def _moved(load: Load, now_ns: int) -> tuple[int, int, int]:
+    """``at_ns``, ``integral`` and ``busy_ns`` as of now."""
+    _, at_ns, running, integral, _, busy_ns, *_ = load
+    passed_ns = now_ns - at_ns
+    if passed_ns <= 0:
+        return at_ns, integral, busy_ns
+    if running:
+        return now_ns, integral + passed_ns * (UNITS // running), busy_ns + passed_ns
+    return now_ns, integral, busy_ns
+
+
+def _leave(load: Load, slot: Slot, now_ns: int, *, is_told: bool) -> tuple[Load, Slot, int]:
+    """Both without the batch, and its share. One that is not told is lost, and nothing counted."""
+    created_ns, _, running, _, carry, _, given_ns, lost_ns, executions, sum_ns = load
+    opened_ns, began_ns, began_integral, slot_busy_ns, slot_sum_ns, slot_executions, none = slot
+    if began_ns is None:
         raise MeteringError(f"no batch can end in {slot}: none runs there")
-    created_ns, at_ns, running, integral, carry, *rest = advance(load, now_ns)
-    share_ns, carry = divmod(carry + integral - slot.began_integral, UNITS)
+    at_ns, integral, busy_ns = _moved(load, now_ns)
+    share_ns, carry = divmod(carry + integral - began_integral, UNITS)
     running -= 1
     if not running:  # Whole batches sum to whole nanoseconds: nothing is carried.
         integral = 0
+    if is_told:
+        wall_ns = at_ns - began_ns
+        given_ns, executions, sum_ns = given_ns + share_ns, executions + 1, sum_ns + wall_ns
+        slot_busy_ns, slot_sum_ns = slot_busy_ns + share_ns, slot_sum_ns + wall_ns
+        slot_executions += 1
+    else:
+        lost_ns += share_ns
     return (
-        Load(created_ns, at_ns, running, integral, carry, *rest),
+        Load(
+            created_ns,
+            at_ns,
+            running,
+            integral,
+            carry,
+            busy_ns,
+            given_ns,
+            lost_ns,
+            executions,
+            sum_ns,
+        ),
+        Slot(opened_ns, None, 0, slot_busy_ns, slot_sum_ns, slot_executions, none),
         share_ns,
-        at_ns - slot.began_ns,
     )

@@ -94,8 +94,9 @@ class Board:
         """A batch begins now (monotonic), whether the lock was to be had or not."""
         self._is_shared = False
         try:
-            if self._is_ready() and self._lock():
-                return self._begin()
+            file = self._file or self._reopened()
+            if file is not None and self._lock(file):
+                return self._begin(file)
         except (OSError, MeteringError) as exc:
             self._leave(exc)
         self._began_ns = time.monotonic_ns()
@@ -108,8 +109,8 @@ class Board:
         if self._is_shared and file is not None:
             self._is_shared = False
             try:
-                if self._lock():
-                    return self._end(now_ns)
+                if self._lock(file):
+                    return self._end(file, now_ns)
                 file.post_end(self._slot, now_ns)
             except (OSError, MeteringError) as exc:
                 self._leave(exc)
@@ -135,14 +136,13 @@ class Board:
             log.warning("%s: %s", self._path, exc)
         file.close()
 
-    def _begin(self) -> int:
-        file = self._locked()
+    def _begin(self, file: BoardFile) -> int:
         try:
             table = file.read()
             now_ns = max(time.monotonic_ns(), table.load.at_ns)
             settle(table, now_ns)
             if now_ns - self._looked_ns >= LOOK_EVERY_NS:
-                self._look(table, now_ns)
+                self._look(file, table, now_ns)
             if self._unshared:
                 self._count_unshared(table)
             slot = table.slot(self._slot)
@@ -156,14 +156,13 @@ class Board:
         self._began_ns, self._is_shared = now_ns, True
         return now_ns
 
-    def _end(self, now_ns: int) -> Held:
-        file = self._locked()
+    def _end(self, file: BoardFile, now_ns: int) -> Held:
         try:
             table = file.read()
             now_ns = max(now_ns, table.load.at_ns)
             settle(table, now_ns)
             if now_ns - self._looked_ns >= LOOK_EVERY_NS:
-                self._look(table, now_ns)
+                self._look(file, table, now_ns)
             table.load, slot, share_ns = occupancy.end(table.load, table.slot(self._slot), now_ns)
             table.put(self._slot, slot)
             file.write(table)
@@ -171,9 +170,8 @@ class Board:
             file.unlock()
         return Held(now_ns, share_ns)
 
-    def _look(self, table: Table, now_ns: int) -> None:
+    def _look(self, file: BoardFile, table: Table, now_ns: int) -> None:
         self._looked_ns = now_ns
-        file = self._locked()
         if file.is_unlinked():
             raise OSError(f"{self._path} was removed")
         bury(table, file, now_ns, self._slot)
@@ -185,25 +183,19 @@ class Board:
         table.put(self._slot, slot)
         self._unshared = self._unshared_ns = 0
 
-    def _locked(self) -> BoardFile:
-        if self._file is None:
-            raise OSError(f"{self._path} is closed")
-        return self._file
-
-    def _lock(self) -> bool:
+    def _lock(self, file: BoardFile) -> bool:
         """Who was refused once does not wait again before it has had the lock."""
-        mine = self._locked().lock(self._patience_ns)
+        mine = file.lock(self._patience_ns)
         self._patience_ns = PATIENCE_NS if mine else 0
         return mine
 
-    def _is_ready(self) -> bool:
-        """Whether there is a file; one that was lost is opened again, or made, now and then."""
-        if self._file is None and not self._closed:
-            now_ns = time.monotonic_ns()
-            if now_ns - self._tried_ns >= REOPEN_EVERY_NS:
-                self._tried_ns = now_ns
-                self._open(PATIENCE_NS)
-        return self._file is not None
+    def _reopened(self) -> BoardFile | None:
+        """A file that was lost is opened again, or made, now and then."""
+        now_ns = time.monotonic_ns()
+        if not self._closed and now_ns - self._tried_ns >= REOPEN_EVERY_NS:
+            self._tried_ns = now_ns
+            self._open(PATIENCE_NS)
+        return self._file
 
     def _open(self, patience_ns: int) -> None:
         file = BoardFile.made(self._path, self._device, patience_ns)

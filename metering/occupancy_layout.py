@@ -5,8 +5,8 @@ offset    content
 ========  ==========================================================================
 0         magic, version, and (boot of the machine, device), written once
 1024      per slot 8 bytes: when its batch ended, if the end could not be told; else 0
-2048      the state, twice, 8 KiB each: CRC-32, slots in use, sequence, device, slots
-18432     per slot 1 KiB: source, model, accelerator
+2048      the state, twice, 5 KiB each: CRC-32, slots in use, sequence, device, slots
+12288     per slot 1 KiB: source, model, accelerator
 ========  ==========================================================================
 
 All integers are little-endian. Texts are JSON behind their CRC-32 and length.
@@ -25,7 +25,7 @@ from metering.occupancy import FREE, SLOTS, Load, Slot
 HEADER_BYTES = 1024
 ENDED_AT = 1024
 STATE_AT = 2048
-COPY_BYTES = 8192
+COPY_BYTES = 5120
 TEXTS_AT = STATE_AT + 2 * COPY_BYTES
 TEXT_BYTES = 1024
 FILE_BYTES = TEXTS_AT + SLOTS * TEXT_BYTES
@@ -36,8 +36,14 @@ MAGIC = (b"meteroc1", 1)
 _TEXT = struct.Struct("<II")
 _HEAD = struct.Struct("<IIQIi3q24s16s4q")
 _SLOT = struct.Struct("<2q24s4q")
+_HEAD_BYTES = _HEAD.size
+_SLOT_BYTES = _SLOT.size
+_FIRST = struct.Struct("<IIQ")
 _CRC = struct.Struct("<I")
+_ONE = STATE_AT - ENDED_AT
+_TWO = _ONE + COPY_BYTES
 _NONE_ENDED = bytes(ENDED.size * SLOTS)
+_whole = int.from_bytes
 
 
 class DamagedBoard(MeteringError):
@@ -68,18 +74,34 @@ def unsealed(raw: bytes) -> list[str]:
 class Table:
     """A copy of the state, to be changed and written; ``newest`` is the slot opened last."""
 
-    def __init__(self, content: bytearray, ended: bytes) -> None:
-        head = _HEAD.unpack_from(content)
-        _, self.used, self.sequence, running, self.newest = head[:5]
-        created_ns, at_ns, busy_ns, integral, carry, *rest = head[5:]
+    def __init__(self, content: bytearray, ended: bytes | bytearray) -> None:
+        (
+            _,
+            self.used,
+            self.sequence,
+            running,
+            self.newest,
+            created_ns,
+            at_ns,
+            busy_ns,
+            integral,
+            carry,
+            given_ns,
+            lost_ns,
+            executions,
+            batch_ns,
+        ) = _HEAD.unpack_from(content)
         self.load = Load(
             created_ns,
             at_ns,
             running,
-            int.from_bytes(integral, "little"),
-            int.from_bytes(carry, "little"),
+            _whole(integral, "little"),
+            _whole(carry, "little"),
             busy_ns,
-            *rest,
+            given_ns,
+            lost_ns,
+            executions,
+            batch_ns,
         )
         self._content = content
         self._ended = ended
@@ -94,17 +116,21 @@ class Table:
     def slot(self, n: int) -> Slot:
         if n >= self.used:
             return FREE
-        fields = _SLOT.unpack_from(self._content, _HEAD.size + n * _SLOT.size)
-        opened_ns, began_ns, began_integral, *counts = fields
+        opened_ns, began_ns, began_integral, busy_ns, batch_ns, executions, unshared = (
+            _SLOT.unpack_from(self._content, _HEAD_BYTES + n * _SLOT_BYTES)
+        )
         return Slot(
             None if opened_ns < 0 else opened_ns,
             None if began_ns < 0 else began_ns,
-            int.from_bytes(began_integral, "little"),
-            *counts,
+            _whole(began_integral, "little"),
+            busy_ns,
+            batch_ns,
+            executions,
+            unshared,
         )
 
     def put(self, n: int, slot: Slot) -> None:
-        at = _HEAD.size + n * _SLOT.size
+        at = _HEAD_BYTES + n * _SLOT_BYTES
         if n >= self.used:
             self._content.extend(_free_slots(n + 1 - self.used))
             self.used = n + 1
@@ -125,14 +151,14 @@ class Table:
         found = enumerate(stamp for (stamp,) in ENDED.iter_unpack(self._ended))
         return sorted((stamp, n) for n, stamp in found if stamp)
 
-    def encoded(self, sequence: int) -> bytearray:
+    def encoded(self) -> bytearray:
         created_ns, at_ns, running, integral, carry, busy_ns, *rest = self.load
         _HEAD.pack_into(
             self._content,
             0,
             0,
             self.used,
-            sequence,
+            self.sequence,
             running,
             self.newest,
             created_ns,
@@ -146,18 +172,30 @@ class Table:
         return self._content
 
 
+def is_newest(content: bytearray, table: Table) -> bool:
+    """Whether the table that was read or written before is what ``newest_sound`` would find, with
+    no ends beside it."""
+    one, two = _FIRST.unpack_from(content, _ONE), _FIRST.unpack_from(content, _TWO)
+    sequence = table.sequence
+    return max(one[2], two[2]) == sequence and content.startswith(_NONE_ENDED)
+
+
 def newest_sound(content: bytearray) -> Table | None:
     """Of the file's bytes from ``ENDED_AT`` to ``TEXTS_AT``; ``None``: no copy is sound."""
-    first = STATE_AT - ENDED_AT
-    copies = [(_HEAD.unpack_from(content, at), at) for at in (first, first + COPY_BYTES)]
-    if copies[0][0][2] < copies[1][0][2]:
-        copies.reverse()
-    for (crc, used, *_), at in copies:
-        if used <= SLOTS:
-            copy = content[at : at + _HEAD.size + used * _SLOT.size]
-            if zlib.crc32(memoryview(copy)[_CRC.size :]) == crc:
-                return Table(copy, bytes(content[: ENDED.size * SLOTS]))
-    return None
+    one_crc, one_used, one = _FIRST.unpack_from(content, _ONE)
+    two_crc, two_used, two = _FIRST.unpack_from(content, _TWO)
+    if one > two:
+        return _sound(content, _ONE, one_used, one_crc) or _sound(content, _TWO, two_used, two_crc)
+    return _sound(content, _TWO, two_used, two_crc) or _sound(content, _ONE, one_used, one_crc)
+
+
+def _sound(content: bytearray, at: int, used: int, crc: int) -> Table | None:
+    if used > SLOTS:
+        return None
+    copy = content[at : at + _HEAD_BYTES + used * _SLOT_BYTES]
+    if zlib.crc32(memoryview(copy)[_CRC.size :]) != crc:
+        return None
+    return Table(copy, content[: ENDED.size * SLOTS])
 
 
 def _free_slots(count: int) -> bytes:

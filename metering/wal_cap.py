@@ -1,7 +1,7 @@
 """The usage log's files: who holds what, and which segments go when the log is at its cap.
 
-The one module of the domain that touches files, so that the server and the shipper, which both
-drop, do it in one way. Three locks, all ``flock``, so that a death releases them:
+The domain touches files in two places, each so that several processes do it in one way: here, for
+the server and the shipper both drop; and the occupancy board (:mod:`metering.occupancy_file`). Three locks, all ``flock``, so that a death releases them:
 
 - ``writer.lock`` in a source's folder, shared: its emitter lives and may write to its last segment;
 - the log's folder itself, the drop lock: held while segments are dropped, and while the shipper
