@@ -1,7 +1,8 @@
 """The usage log's files: who holds what, and which segments go when the log is at its cap.
 
-The domain touches files in two places, each so that several processes do it in one way: here, for
-the server and the shipper both drop; and the occupancy board (:mod:`metering.occupancy_file`). Three locks, all ``flock``, so that a death releases them:
+The domain touches files in two places, so that several processes do it in one way: here, for the
+server and the shipper both drop, and on the occupancy board (:mod:`metering.occupancy_file`).
+Three locks, all ``flock``, so that a death releases them:
 
 - ``writer.lock`` in a source's folder, shared: its emitter lives and may write to its last segment;
 - the log's folder itself, the drop lock: held while segments are dropped, and while the shipper
