@@ -26,6 +26,8 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from metering.errors import UnreadableUsage
+from metering.occupancy_board import read_boards
+from metering.overlap import Interval, union_ns
 from metering.records import usage_of_payload
 from metering.usage import RequestUsage, UsageBatch
 from metering.wal import decode_frames, source_of
@@ -35,7 +37,7 @@ pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
 SITE = next((ROOT / ".venv-triton" / "lib").glob("python3.*")) / "site-packages"
 SERVER = SITE / "pytriton" / "tritonserver"
-MODELS = ("tiny_llm", "llama_8b_sim", "llama_70b_sim", "embedder", "wishes")
+MODELS = ("tiny_llm", "llama_8b_sim", "llama_70b_sim", "embedder", "wishes", "pair")
 
 Answer: TypeAlias = grpc.InferResult | InferenceServerException
 
@@ -47,6 +49,16 @@ input [ { name: "WISH" data_type: TYPE_STRING dims: [ 1 ] } ]
 output [ { name: "GRANTED" data_type: TYPE_STRING dims: [ 1 ] } ]
 dynamic_batching { max_queue_delay_microseconds: 100000 }
 instance_group [ { count: 1 kind: KIND_CPU } ]
+"""
+PAIR_CONFIG = """
+name: "pair"
+backend: "python"
+max_batch_size: 4
+input [ { name: "WISH" data_type: TYPE_STRING dims: [ 1 ] } ]
+output [ { name: "GRANTED" data_type: TYPE_STRING dims: [ 1 ] } ]
+dynamic_batching { }
+instance_group [ { count: 2 kind: KIND_CPU } ]
+parameters { key: "device" value { string_value: "shared by two" } }
 """
 WISHES_MODEL = '''
 """Does as it is told: to answer, to refuse, to fail, or to report impossible tokens."""
@@ -139,10 +151,11 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     folder = tmp_path_factory.mktemp("triton")
-    wishes = folder / "models" / "wishes"
-    (wishes / "1").mkdir(parents=True)
-    (wishes / "config.pbtxt").write_text(WISHES_CONFIG)
-    (wishes / "1" / "model.py").write_text(WISHES_MODEL)
+    for name, config in (("wishes", WISHES_CONFIG), ("pair", PAIR_CONFIG)):
+        model = folder / "models" / name
+        (model / "1").mkdir(parents=True)
+        (model / "config.pbtxt").write_text(config)
+        (model / "1" / "model.py").write_text(WISHES_MODEL)
     with started(folder) as server:
         # An instance's first execution pays for what the backend sets up outside of execute.
         infer(server, "llama_8b_sim", tokens(10, 0, 20))
@@ -484,6 +497,21 @@ def test_impossible_tokens_are_logged_as_they_were_told_and_refused_by_name(
     triton.batches("wishes")
     (problem,) = triton.unreadable
     assert "cached_input_tokens=99 exceeds input_tokens=3" in problem
+
+
+def test_two_instances_on_one_device_share_its_time_to_the_nanosecond(triton: Triton) -> None:
+    at_once(triton, "pair", {uuid.uuid4().hex: wish("ok") for _ in range(24)})
+    batches = triton.batches("pair")
+    intervals = [
+        Interval(b.start_monotonic_ns, b.start_monotonic_ns + b.wall_ns, (b.source, b.sequence))
+        for b in batches
+    ]
+    assert len({b.instance for b in batches}) == 2
+    assert sum(b.overlap_ns or 0 for b in batches) > 0
+    assert sum(b.gpu_ns for b in batches) == union_ns(intervals)
+    (device,) = [d for d in read_boards(triton.log_dir) if d.device == "shared by two"]
+    assert device.busy_ns == device.given_ns == union_ns(intervals)
+    assert device.wall_ns == device.busy_ns + device.idle_ns
 
 
 def test_a_model_that_knows_its_phases_tells_them(triton: Triton) -> None:

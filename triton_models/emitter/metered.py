@@ -14,6 +14,8 @@ from metering.records import Timing, encode_head, encode_record, usage_of_payloa
 from metering.usage import Operation, Outcome
 from triton_models.emitter import backend
 from triton_models.emitter.cancelled import Watch, watch_of
+from triton_models.emitter.clock import clock_of
+from triton_models.emitter.device import Device
 from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
 from triton_models.emitter.gateway import NOBODY, gate_of
 from triton_models.emitter.identity import Identity, identity_of, identity_of_text, pairs_of
@@ -63,6 +65,9 @@ class MeteredModel(ABC):
         self._watch: Watch = watch_of(given)
         self._gate = gate_of(given, os.environ, backend.log_error, warm_ups_of(self.config))
         log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
+        kind, number = args["model_instance_kind"], int(args["model_instance_device_id"])
+        clock = clock_of(kind, number, backend.log_error)
+        self._device = Device.open(log_dir, self.facts, clock, backend.log_error)
         self._log = UsageLog.from_env(log_dir, self.facts.source, os.environ)
         try:
             self._log.open()
@@ -73,10 +78,11 @@ class MeteredModel(ABC):
     def execute(self, requests: Sequence[backend.Request]) -> list[object]:
         self._prefill_ns = self._decode_ns = None
         identities: Sequence[Identity] | None = None
-        start_ns = time.monotonic_ns()
+        start_ns: int | None = None
         try:
+            # What is done for identity takes no time of the accelerator.
             identities = self._identify(requests)
-            start_ns = time.monotonic_ns()
+            start_ns = self._device.begin()
             served = self._serve(requests, identities)
             responses = [
                 backend.answer(s.outputs)
@@ -85,12 +91,15 @@ class MeteredModel(ABC):
                 for s in served
             ]
         except Exception:
-            self._record(requests, identities, None, start_ns, time.monotonic_ns())
+            if start_ns is None:
+                start_ns = self._device.begin()
+            self._record(requests, identities, None, start_ns)
             raise
-        self._record(requests, identities, served, start_ns, time.monotonic_ns())
+        self._record(requests, identities, served, start_ns)
         return responses
 
     def finalize(self) -> None:
+        self._device.close()
         self._log.close()
 
     def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity] | None:
@@ -125,21 +134,24 @@ class MeteredModel(ABC):
         identities: Sequence[Identity] | None,
         served: Sequence[Served] | None,
         start_ns: int,
-        end_ns: int,
     ) -> None:
-        """Without answers (``served``), the batch has failed."""
+        """Ends the batch. Without answers (``served``), it has failed."""
+        had = self._device.end()
         try:
             end_epoch_ns = time.time_ns()
             sequence = self._log.reserve()
             timing = Timing(
                 start_ns,
-                end_ns,
+                had.end_ns,
                 end_epoch_ns,
+                had.share_ns,
+                had.device_ns,
                 prefill_ns=self._prefill_ns,
                 decode_ns=self._decode_ns,
             )
             try:
-                entries = self._entries(requests, identities, served, sequence, end_ns - start_ns)
+                wall_ns = had.end_ns - start_ns
+                entries = self._entries(requests, identities, served, sequence, wall_ns)
                 payload = encode_record(self._head, sequence, timing, entries)
                 if self.facts.recipe is None:  # Only this process has the rule.
                     batch = usage_of_payload(payload, self.facts.rule)

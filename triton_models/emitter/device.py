@@ -1,0 +1,63 @@
+"""The accelerator under a model instance: when a batch had it, and what of that was its own.
+
+Two answers come together: the board's, which instances on one device share its time, and the
+clock's, which may be the device's own. Neither is needed to go on: without a board a batch has no
+share, and its wall time counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from metering.occupancy_board import Board
+from triton_models.emitter.clock import Clock
+from triton_models.emitter.facts import Facts
+
+
+class Had(NamedTuple):
+    """A batch that is over; ``None``: not known."""
+
+    end_ns: int
+    share_ns: int | None
+    device_ns: int | None
+
+
+class Device:
+    """One model instance's view of its accelerator; one batch at a time."""
+
+    def __init__(self, board: Board | None, clock: Clock) -> None:
+        self._board = board
+        self._clock = clock
+
+    @classmethod
+    def open(cls, log_dir: Path, facts: Facts, clock: Clock, log: Callable[[str], None]) -> Device:
+        """What can't be had is logged, and done without."""
+        try:
+            board = Board.open(log_dir, facts.device, facts.accelerator, facts.source, facts.model)
+        except Exception as exc:  # noqa: BLE001  # metering never fails inference
+            log(f"occupancy board of {facts.device}: {exc!r}; batches have no share of it")
+            return cls(None, clock)
+        return cls(board, clock)
+
+    def begin(self) -> int:
+        """A batch begins now, on the monotonic clock."""
+        start_ns = time.monotonic_ns() if self._board is None else self._board.begin()
+        self._clock.start()
+        return start_ns
+
+    def end(self) -> Had:
+        self._clock.stop()
+        if self._board is None:
+            end_ns, share_ns = time.monotonic_ns(), None
+        else:
+            held = self._board.end()
+            end_ns, share_ns = held.end_ns, held.share_ns
+        device_ns = self._clock.elapsed_ns() if self._clock.source == "cuda" else None
+        return Had(end_ns, share_ns, device_ns)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
