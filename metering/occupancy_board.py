@@ -72,6 +72,7 @@ class Board:
         self._patience_ns = PATIENCE_NS
         self._looked_ns = 0
         self._tried_ns = 0
+        self._is_told = False
 
     @classmethod
     def open(cls, log_dir: Path, device: str, accelerator: str, source: str, model: str) -> Self:
@@ -204,7 +205,7 @@ class Board:
         except BaseException:
             file.close()
             raise
-        self._file = file
+        self._file, self._is_told = file, False
 
     def _take_slot(self, file: BoardFile, patience_ns: int) -> int:
         if not file.lock(patience_ns):
@@ -226,7 +227,9 @@ class Board:
         raise MeteringError(f"device={self._device!r} has {SLOTS} instances, and no slot for more")
 
     def _leave(self, exc: Exception) -> None:
-        log.warning("%s: %s; batches have no share until it can be opened", self._path, exc)
+        if not self._is_told:
+            log.warning("%s: %s; batches have no share until it can be opened", self._path, exc)
+        self._is_told = True
         file, self._file = self._file, None
         self._tried_ns = time.monotonic_ns()
         if file is not None:
