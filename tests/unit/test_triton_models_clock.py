@@ -163,12 +163,23 @@ def test_a_driver_that_fails_is_said_once_and_the_hosts_clock_goes_on(
     for _ in range(batches_before):
         assert timed(clock, driver, 5000.0) == 5_000_000_000
     driver.fails.add(function)
-    elapsed = [timed(clock, driver, 5000.0) for _ in range(3)]
+    first, *later = [timed(clock, driver, 5000.0) for _ in range(3)]
     assert len(said) == 1
     assert function in said[0]
     assert "700" in said[0]
     assert clock.source == "monotonic"
-    assert all(ns is not None and 0 <= ns < 4_000_000_000 for ns in elapsed)
+    assert first is None or first < 4_000_000_000
+    assert all(ns is not None and 0 <= ns < 4_000_000_000 for ns in later)
+
+
+def test_a_failure_after_the_marks_never_gives_the_hosts_time_for_the_devices() -> None:
+    driver = StandInDriver()
+    clock = clock_with(driver, [])
+    clock.start()
+    clock.stop()
+    assert clock.source == "cuda"
+    driver.fails.add("cuEventElapsedTime")
+    assert clock.elapsed_ns() is None
 
 
 @pytest.mark.parametrize("function", ["cuInit", "cuDeviceGet"])
