@@ -77,7 +77,9 @@ class Processes:
         for process in self.started:
             with suppress(ProcessLookupError):
                 process.kill()
-            process.communicate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 class Worker:
@@ -89,8 +91,8 @@ class Worker:
 
     def batches(self) -> list[tuple[int, int, int | None]]:
         """To be asked once, when it has ended."""
-        said, _ = self.process.communicate(timeout=WITHIN_S)
-        whole, _, _ = said.rpartition("\n")
+        assert self.process.stdout is not None
+        whole, _, _ = self.process.stdout.read().rpartition("\n")
         return [tuple(json.loads(line)) for line in whole.splitlines()]
 
 
