@@ -87,10 +87,17 @@ class Worker:
         self.process = process
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+
+    def until_batch(self, *, is_shared: bool) -> None:
+        """Reads on to one that has a share, or has none."""
+        assert self.process.stdout is not None
+        while (json.loads(self.process.stdout.readline())[2] is not None) != is_shared:
+            pass
 
     def batches(self) -> list[tuple[int, int, int | None]]:
-        """To be asked once, when it has ended."""
+        """All that it says until it ends."""
         assert self.process.stdout is not None
         whole, _, _ = self.process.stdout.read().rpartition("\n")
         return [tuple(json.loads(line)) for line in whole.splitlines()]
@@ -202,6 +209,7 @@ def test_nobody_waits_for_a_holder_of_the_lock_that_is_frozen(processes: Process
         assert board.end().share_ns is None
         took_s.append(time.monotonic() - began_s)
     assert statistics.median(took_s) < 0.005
+    worker.until_batch(is_shared=False)
     read_s = time.monotonic()
     assert len(read(processes.log_dir).instances) == 2
     assert time.monotonic() - read_s < 5
@@ -210,9 +218,8 @@ def test_nobody_waits_for_a_holder_of_the_lock_that_is_frozen(processes: Process
     holder.wait()
     shared = [held for held in (batch_of(board) for _ in range(200)) if held is not None]
     assert len(shared) > 100
+    worker.until_batch(is_shared=True)
     worker.kill()
-    batches = worker.batches()
-    assert {share is None for *_, share in batches} == {True, False}
     board.close()
     reading = read(processes.log_dir)
     assert reading.running == 0
