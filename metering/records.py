@@ -5,13 +5,8 @@ brings the record to Kafka works out the rest: the division of the batch's time.
 always gives the same event, so one that is sent twice is the same message twice.
 
 A record is one JSON object: ``"record": 1``, the fields of ``UsageBatch`` that are the same for
-every batch of an instance with its apportionment ``rule``, the batch's numbers, and ``requests``,
-an array each::
-
-    [request_id, [tenant, team, project, user, retry_of, identity_source], status, rows,
-     input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, more]
-
-``more`` is an object, where there is more to tell: ``row_tokens``, ``turns``, ``queue_ns``.
+every batch of an instance with its apportionment ``rule``, the batch's numbers (``Timing``), and
+its requests in ``Columns``.
 """
 
 from __future__ import annotations
@@ -33,11 +28,13 @@ from metering.apportion import (
     rule_named,
 )
 from metering.errors import MeteringError, UnreadableUsage
+from metering.names import MAX_LENGTH, clean
 from metering.usage import UNEXECUTED, RequestUsage, UsageBatch, describe, parse_usage
 
 VERSION = 1
-MAX_ID = 256
 _MARK = b'{"record":'
+_to_json = json.JSONEncoder(default=int, separators=(",", ":"), check_circular=False).encode
+"""NumPy's integers are written as what they are."""
 CONSTANT = (
     "source", "boot_id", "model", "model_version", "instance", "accelerator", "device", "region",
     "deployment", "speedup",
@@ -70,6 +67,26 @@ class Timing(NamedTuple):
     decode_ns: int | None = None
 
 
+class Columns(NamedTuple):
+    """The requests of a batch. A column is a list with an entry for each, or one value for all.
+
+    ``payer`` points into ``payers``: ``[tenant, team, project, user, retry_of, identity_source]``.
+    ``more`` has, by position, what few have to tell: ``status`` where it is another,
+    ``row_tokens``, ``turns``, ``queue_ns``.
+    """
+
+    requests: Sequence[str]
+    payers: Sequence[Sequence[str | None]]
+    payer: Sequence[int]
+    input_tokens: Sequence[int] | int
+    cached_input_tokens: Sequence[int] | int
+    output_tokens: Sequence[int] | int
+    reasoning_tokens: Sequence[int] | int
+    rows: Sequence[int] | int = 1
+    status: str = "ok"
+    more: Mapping[str, Mapping[str, Any]] = {}
+
+
 def is_record(payload: bytes | memoryview) -> bool:
     return bytes(payload[: len(_MARK)]) == _MARK
 
@@ -86,12 +103,35 @@ def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | 
     return json.dumps(document, separators=(",", ":"))[:-1]
 
 
-def encode_record(head: str, sequence: int, timing: Timing, requests: Sequence[str]) -> bytes:
-    """``requests`` are arrays as JSON. Nothing is checked here: the event made of it is."""
-    numbers = json.dumps(timing._asdict(), separators=(",", ":"))
-    return (
-        f'{head},"sequence":{sequence},{numbers[1:-1]},"requests":[{",".join(requests)}]}}'.encode()
-    )
+def encode_record(head: str, sequence: int, timing: Timing, columns: Columns) -> bytes:
+    """Nothing is checked here: the event made of it is.
+
+    Raises:
+        TypeError, ValueError: a count is no number.
+    """
+    start_ns, end_ns, end_epoch_ns, share_ns, device_ns, prefill_ns, decode_ns = timing
+    requests, payers, payer, inputs, cached, outputs, reasoning, rows, status, more = columns
+    document = {
+        "sequence": sequence,
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "end_epoch_ns": end_epoch_ns,
+        "share_ns": share_ns,
+        "device_ns": device_ns,
+        "prefill_ns": prefill_ns,
+        "decode_ns": decode_ns,
+        "requests": requests,
+        "payers": payers,
+        "payer": payer,
+        "input_tokens": inputs,
+        "cached_input_tokens": cached,
+        "output_tokens": outputs,
+        "reasoning_tokens": reasoning,
+        "rows": rows,
+        "status": status,
+        "more": more,
+    }
+    return (head + "," + _to_json(document)[1:]).encode()
 
 
 def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> UsageBatch:
@@ -114,7 +154,7 @@ def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> U
         raise UnreadableUsage("invalid", describe(exc)) from exc
     except KeyError as exc:
         raise UnreadableUsage("invalid", f"record: {exc.args[0]}: missing") from exc
-    except (MeteringError, TypeError, ValueError) as exc:
+    except (MeteringError, TypeError, ValueError, IndexError, AttributeError) as exc:
         raise UnreadableUsage("invalid", f"record: {exc}") from exc
 
 
@@ -125,7 +165,7 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
         name, version, coefficients_ps, calibration = document["rule"]
         rule = _rule(RuleRecipe(name, tuple(coefficients_ps.items()), calibration, version))
     timing = Timing(**{field: document[field] for field in Timing._fields})
-    rows = [_Row.of(given) for given in document["requests"]]
+    rows = _rows(Columns(**{field: document[field] for field in Columns._fields}))
     gpu_ns, parts_of_wall = _gpu_time(timing)
     shares = rule.split(gpu_ns, [row.work for row in rows])
     prefill_ns, prefill = _phase(
@@ -139,7 +179,7 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
             share,
             operation=document["operation"],
             # A request without an id gets one that no other batch has.
-            request_id=row.request_id or f"{sequence}.{position}@{source}"[:MAX_ID],
+            request_id=row.request_id or f"{sequence}.{position}@{source}"[:MAX_LENGTH],
             prefill_gpu_ns=prefill[position],
             decode_gpu_ns=decode[position],
         )
@@ -200,7 +240,7 @@ def _request(
     prefill_gpu_ns: int | None,
     decode_gpu_ns: int | None,
 ) -> RequestUsage:
-    tenant, team, project, user, retry_of, identity_source = row.identity
+    tenant, team, project, user, retry_of, identity_source = row.payer
     return RequestUsage(
         request_id=request_id,
         tenant=tenant,
@@ -239,33 +279,53 @@ def _rule(recipe: RuleRecipe) -> ApportionmentRule:
 
 class _Row(NamedTuple):
     request_id: str
-    identity: Sequence[Any]
-    status: Any
-    rows: int
+    payer: Sequence[Any]
     input_tokens: int
     cached_input_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    rows: int
+    status: Any
     row_tokens: tuple[tuple[int, int], ...] = ()
     turns: tuple[Turn, ...] = ()
     queue_ns: int | None = None
-
-    @classmethod
-    def of(cls, given: Sequence[Any]) -> _Row:
-        if not isinstance(given, list) or len(given) not in (8, 9) or len(given[1]) != 6:
-            raise MeteringError(f"requests: {str(given)[:80]!r} is none of a record")
-        row = cls(*given[:8])
-        if len(given) == 8:
-            return row
-        more = given[8]
-        return row._replace(
-            row_tokens=tuple((tokens[0], tokens[1]) for tokens in more.get("row_tokens", ())),
-            turns=tuple(Turn(*turn) for turn in more.get("turns", ())),
-            queue_ns=more.get("queue_ns"),
-        )
 
     @property
     def work(self) -> Work:
         """Cached input tokens cost no prefill, so they bear no weight."""
         uncached = self.input_tokens - self.cached_input_tokens
         return Work(uncached, self.output_tokens, self.rows, self.row_tokens, self.turns)
+
+
+_BY_REQUEST = (
+    "payer", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows",
+)  # fmt: skip
+"""In the order of ``_Row``'s fields."""
+
+
+def _rows(columns: Columns) -> list[_Row]:
+    """Raises MeteringError: a column is longer or shorter than the requests."""
+    count, status = len(columns.requests), columns.status
+    whole = {
+        name: column if isinstance(column, list) else [column] * count
+        for name, column in columns._asdict().items()
+        if name in _BY_REQUEST
+    }
+    for name, column in whole.items():
+        if len(column) != count:
+            raise MeteringError(f"{name} has {len(column)} entries for {count} requests")
+    requests = [
+        _Row(clean(name), columns.payers[n], tokens_in, cached, tokens_out, reasoning, rows, status)
+        for name, n, tokens_in, cached, tokens_out, reasoning, rows in zip(
+            columns.requests, *whole.values(), strict=True
+        )
+    ]
+    for position, more in columns.more.items():
+        n = int(position)
+        requests[n] = requests[n]._replace(
+            status=more.get("status", status),
+            row_tokens=tuple((tokens[0], tokens[1]) for tokens in more.get("row_tokens", ())),
+            turns=tuple(Turn(*turn) for turn in more.get("turns", ())),
+            queue_ns=more.get("queue_ns"),
+        )
+    return requests

@@ -25,7 +25,7 @@ from triton_models.emitter.identity import (
     pairs_of,
     strip,
 )
-from triton_models.emitter.record import Served, entry_of
+from triton_models.emitter.record import Served, columns_of
 
 KEY = b"the gateway's key, of 32 characters and more"
 NOW_S = 1_780_000_000
@@ -126,12 +126,15 @@ def own_token(rng: random.Random) -> str:
 
 
 def survives(batch: list[tuple[str, Identity]]) -> None:
-    entries = [
-        entry_of(request_id, identity, "ok" if identity.refusal is None else "error", 1, SERVED)
-        for request_id, identity in batch
-    ]
+    columns = columns_of(
+        [request_id for request_id, _ in batch],
+        [identity for _, identity in batch],
+        [1] * len(batch),
+        [SERVED] * len(batch),
+        others={n: "error" for n, (_, i) in enumerate(batch) if i.refusal is not None},
+    )
     head = encode_head(FACTS.constant(), "chat", FACTS.recipe)
-    event = usage_of_payload(encode_record(head, 7, Timing(5, 1_000_000, 9), entries))
+    event = usage_of_payload(encode_record(head, 7, Timing(5, 1_000_000, 9), columns))
     raw = event.model_dump_json().encode()
     assert parse_usage(raw) == event
     json.loads(raw)

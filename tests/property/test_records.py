@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from metering.apportion import AffineShapley, ApportionmentRule
 from metering.errors import UnreadableUsage
 from metering.records import (
     CONSTANT,
+    Columns,
     RuleRecipe,
     Timing,
     encode_head,
@@ -27,17 +29,17 @@ AFFINE = RuleRecipe("affine-shapley", (("fixed_ps", 5), ("output_token_ps", 7)),
 long_ns = st.integers(0, 2**50)
 
 
-def entry(status: str = "ok", tokens: int = 3, **more: Any) -> str:
-    identity = ["acme", "", "", "", None, "header"]
-    found = ["r", identity, status, 1, tokens, 0, tokens, 0]
-    return json.dumps([*found, more] if more else found)
+def columns(tokens: list[int], more: dict[str, dict[str, Any]] | None = None) -> Columns:
+    payers = [["acme", "", "", "", None, "header"]]
+    ids = ["r"] * len(tokens)
+    return Columns(ids, payers, [0] * len(tokens), tokens, 0, tokens, 0, more=more or {})
 
 
 def event_of(
-    timing: Timing, *entries: str, rule: ApportionmentRule | None = None, **changes: Any
+    timing: Timing, requests: Columns, rule: ApportionmentRule | None = None
 ) -> UsageBatch:
-    head = encode_head(NAMES | changes, "chat", AFFINE if rule is None else None)
-    return usage_of_payload(encode_record(head, 7, timing, entries or [entry()]), rule)
+    head = encode_head(NAMES, "chat", AFFINE if rule is None else None)
+    return usage_of_payload(encode_record(head, 7, timing, requests), rule)
 
 
 @given(
@@ -63,7 +65,7 @@ def test_wall_time_is_the_sum_of_what_it_went_into(
         prefill_ns=part(prefill),
         decode_ns=part(None if decode is None else (1 - prefill) * decode),
     )
-    event = event_of(timing, *(entry(tokens=count) for count in tokens))
+    event = event_of(timing, columns(tokens))
     assert event.wall_ns == wall_ns
     assert (event.overlap_ns or 0) + event.stalled_ns + event.gpu_ns == wall_ns
     assert (event.overlap_ns is None) == (share is None)
@@ -76,9 +78,19 @@ def test_wall_time_is_the_sum_of_what_it_went_into(
         assert sum(r.decode_gpu_ns or 0 for r in event.requests) == event.decode_ns
 
 
+def test_executed_and_unexecuted_requests_are_no_batch() -> None:
+    with pytest.raises(UnreadableUsage, match="executed=False"):
+        event_of(Timing(5, 5, 1), columns([3, 0], {"1": {"status": "rejected"}}))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    event = event_of(Timing(0, 100, 1), columns([np.int64(3), np.int32(4)]))  # type: ignore[list-item]
+    assert [r.input_tokens for r in event.requests] == [3, 4]
+
+
 def test_a_record_gives_the_same_event_every_time() -> None:
     head = encode_head(NAMES, "chat", AFFINE)
-    payload = encode_record(head, 7, Timing(0, 100, 1), [entry(), entry(tokens=9)])
+    payload = encode_record(head, 7, Timing(0, 100, 1), columns([3, 9]))
     assert is_record(payload)
     event = usage_of_payload(payload)
     assert event.model_dump_json() == usage_of_payload(payload).model_dump_json()
@@ -88,18 +100,19 @@ def test_a_record_gives_the_same_event_every_time() -> None:
 
 def test_a_rule_that_only_the_server_has_is_given_along() -> None:
     own = AffineShapley(0, 1, 0, rule_id="mine/3")
-    event = event_of(Timing(0, 100, 1), entry(tokens=1), entry(tokens=3), rule=own)
+    event = event_of(Timing(0, 100, 1), columns([1, 3]), own)
     assert [r.gpu_ns for r in event.requests] == [25, 75]
     assert event.apportionment_rule == "mine/3"
 
 
 def test_queue_time_and_rows_come_along_where_they_are_told() -> None:
-    event = event_of(Timing(0, 100, 1), entry(queue_ns=17), entry())
+    event = event_of(Timing(0, 100, 1), columns([3, 3], {"0": {"queue_ns": 17}}))
     assert [r.queue_ns for r in event.requests] == [17, None]
 
 
 def test_requests_that_never_reached_their_model_are_no_execution() -> None:
-    event = event_of(Timing(5, 5, 1), entry("cache_hit"), entry("rejected", 0))
+    outcomes = {"0": {"status": "cache_hit"}, "1": {"status": "rejected"}}
+    event = event_of(Timing(5, 5, 1), columns([3, 0], outcomes))
     assert (event.executed, event.gpu_ns) == (False, 0)
 
 
@@ -109,21 +122,27 @@ def test_requests_that_never_reached_their_model_are_no_execution() -> None:
         (lambda d: d.update(record=2), r"record=2: this version reads 1"),
         (lambda d: d.pop("end_ns"), r"end_ns: missing"),
         (lambda d: d.update(end_ns=-1), r"negative|greater than or equal to 0"),
-        (lambda d: d["requests"].append([1]), r"'\[1\]' is none of a record"),
-        (lambda d: d["requests"].append(None), r"requests"),
-        (lambda d: d.update(requests=[]), r"among no requests"),
+        (lambda d: d["requests"].append("s"), r"payer has 1 entries for 2 requests"),
+        (lambda d: d.update(requests=None), r"record"),
+        (lambda d: d.update(payer=[1]), r"record: list index out of range"),
+        (lambda d: d.update(payers=[["acme"]]), r"record"),
+        (lambda d: d.update(rows=[1, 1]), r"rows has 2 entries for 1 requests"),
+        (lambda d: d.update(requests=[], payer=[]), r"has 1 entries for 0 requests"),
+        (lambda d: d.update(more={"7": {}}), r"record: list index out of range"),
+        (lambda d: d.update(more=[1]), r"record"),
+        (lambda d: d.update(input_tokens=["many"]), r"record"),
+        (lambda d: d.update(input_tokens=[None]), r"record"),
         (lambda d: d.update(rule=["nobody", 1, {}, None]), r"apportionment='nobody'"),
         (lambda d: d["rule"].__setitem__(1, 99), r"version=99: this version has 1"),
         (lambda d: d.update(rule=None), r"record"),
-        (lambda d: d["requests"][0].__setitem__(5, 4), r"cached_input_tokens=4 exceeds"),
-        (lambda d: d["requests"][0].__setitem__(2, "lost"), r"status"),
-        (lambda d: d["requests"].append(json.loads(entry("rejected"))), r"executed=False"),
+        (lambda d: d.update(cached_input_tokens=[4]), r"cached_input_tokens=4 exceeds"),
+        (lambda d: d.update(status="lost"), r"status"),
         (lambda d: d.update(model=""), r"model"),
     ],
 )
 def test_a_record_that_can_not_be_right_is_refused_by_name(damage: Any, problem: str) -> None:
     head = encode_head(NAMES, "chat", AFFINE)
-    document = json.loads(encode_record(head, 7, Timing(0, 100, 1), [entry()]))
+    document = json.loads(encode_record(head, 7, Timing(0, 100, 1), columns([3])))
     damage(document)
     with pytest.raises(UnreadableUsage, match=problem) as refusal:
         usage_of_payload(json.dumps(document, separators=(",", ":")).encode())
@@ -132,6 +151,6 @@ def test_a_record_that_can_not_be_right_is_refused_by_name(damage: Any, problem:
 
 @given(st.integers(0, 400))
 def test_a_record_that_is_cut_off_is_malformed(length: int) -> None:
-    payload = encode_record(encode_head(NAMES, "chat", AFFINE), 7, Timing(0, 1, 1), [entry()])
+    payload = encode_record(encode_head(NAMES, "chat", AFFINE), 7, Timing(0, 1, 1), columns([3]))
     with pytest.raises(UnreadableUsage):
         usage_of_payload(payload[: min(length, len(payload) - 1)])

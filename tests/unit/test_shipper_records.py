@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from metering.records import CONSTANT, RuleRecipe, Timing, encode_head, encode_record
+from metering.records import CONSTANT, Columns, RuleRecipe, Timing, encode_head, encode_record
 from metering.usage import UsageBatch, parse_usage
 from streams.shipper.ship import event_of
 
-ENTRY = '["r-1",["acme","","","",null,"header"],"ok",1,30,%d,5,0]'
+PAYERS = [["acme", "", "", "", None, "header"]]
 
 
 def record(cached: int) -> bytes:
     constant = {name: name for name in CONSTANT} | {"speedup": 1}
     head = encode_head(constant, "chat", RuleRecipe("equal-split"))
-    return encode_record(head, 3, Timing(100, 142, 1), [ENTRY % cached])
+    columns = Columns(["r-1"], PAYERS, [0], [30], [cached], [5], 0)
+    return encode_record(head, 3, Timing(100, 142, 1), columns)
 
 
 def test_a_record_is_shipped_as_the_event_it_stands_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from metering.apportion import COEFFICIENTS, EQUAL_SPLIT, RULES, AffineShapley, Turn
 from metering.errors import MeteringError
+from metering.names import clean
 from metering.records import Timing, encode_head, encode_record, usage_of_payload
 from metering.usage import UNATTRIBUTED, Outcome, parse_usage
 from triton_models.emitter.facts import Facts, Process, facts_of, this_process
-from triton_models.emitter.identity import clean, identity_of
-from triton_models.emitter.record import Served, entry_of
+from triton_models.emitter.identity import Identity, identity_of
+from triton_models.emitter.record import Served, columns_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = identity_of({})
@@ -53,34 +55,58 @@ def served(draw: st.DrawFn) -> Served:
     )
 
 
-@st.composite
-def entries(draw: st.DrawFn) -> tuple[str, str]:
-    """A request's id, and its entry in a record."""
-    request_id = draw(st.text(st.characters()))
-    outcome: Outcome = draw(st.sampled_from(["ok", "error", "failed", "cancelled"]))
-    identity = identity_of(draw(parameters))
-    return request_id, entry_of(
-        request_id, identity, outcome, draw(st.integers(1, 9)), draw(served())
+@dataclass(frozen=True)
+class Asked:
+    request_id: str
+    identity: Identity
+    outcome: Outcome
+    rows: int
+    served: Served
+
+
+asked = st.builds(
+    Asked,
+    st.text(st.characters()),
+    parameters.map(identity_of),
+    st.sampled_from(["ok", "error", "failed", "cancelled"]),
+    st.integers(1, 9),
+    served(),
+)
+
+
+def record_of(facts: Facts, timing: Timing, batch: list[Asked]) -> bytes:
+    columns = columns_of(
+        [a.request_id for a in batch],
+        [a.identity for a in batch],
+        [a.rows for a in batch],
+        [a.served for a in batch],
+        others={n: a.outcome for n, a in enumerate(batch) if a.outcome != "ok"},
     )
+    return encode_record(encode_head(facts.constant(), "chat", facts.recipe), 4, timing, columns)
 
 
-def record_of(facts: Facts, timing: Timing, entries: list[str]) -> bytes:
-    return encode_record(encode_head(facts.constant(), "chat", facts.recipe), 4, timing, entries)
+def answered(served: dict[str, Served]) -> list[Asked]:
+    return [Asked(name, NOBODY, "ok", len(s.row_tokens) or 1, s) for name, s in served.items()]
 
 
-@given(st.lists(entries(), min_size=1, max_size=6), small, small, st.sampled_from(list(RULES)))
+@given(st.lists(asked, min_size=1, max_size=6), small, small, st.sampled_from(list(RULES)))
 def test_whatever_a_client_sends_its_batch_can_be_written_and_read(
-    batch: list[tuple[str, str]], start_ns: int, took_ns: int, rule: str
+    batch: list[Asked], start_ns: int, took_ns: int, rule: str
 ) -> None:
     facts = facts_of(args(apportionment=rule, **dict.fromkeys(COEFFICIENTS, "9")), {}, PROCESS)
     timing = Timing(start_ns, start_ns + took_ns, 1)
-    event = usage_of_payload(record_of(facts, timing, [entry for _, entry in batch]))
+    event = usage_of_payload(record_of(facts, timing, batch))
     assert parse_usage(event.model_dump_json().encode()) == event
     assert sum(r.gpu_ns for r in event.requests) == took_ns == event.gpu_ns
     assert event.apportionment_rule == f"{rule}/1"
     assert len(
         {r.request_id for r in event.requests if r.request_id.endswith(facts.source)}
-    ) == sum(clean(request_id) == "" for request_id, _ in batch)
+    ) == sum(clean(a.request_id) == "" for a in batch)
+    for a, r in zip(batch, event.requests, strict=True):
+        told = (r.tenant, r.team, r.user, r.retry_of, r.identity_source, r.status, r.rows)
+        i = a.identity
+        assert told == (i.tenant, i.team, i.user, i.retry_of, i.source, a.outcome, a.rows)
+        assert (r.input_tokens, r.output_tokens) == (a.served.input_tokens, a.served.output_tokens)
 
 
 @given(json_values)
@@ -164,10 +190,12 @@ def facts_with(rule: AffineShapley) -> Facts:
 
 
 def test_cached_tokens_bear_no_prefill() -> None:
-    batch = [
-        entry_of("fresh", NOBODY, "ok", 1, Served(input_tokens=100)),
-        entry_of("cached", NOBODY, "ok", 1, Served(input_tokens=100, cached_input_tokens=100)),
-    ]
+    batch = answered(
+        {
+            "fresh": Served(input_tokens=100),
+            "cached": Served(input_tokens=100, cached_input_tokens=100),
+        }
+    )
     event = usage_of_payload(record_of(facts_with(AffineShapley(0, 5, 5)), Timing(0, 8, 0), batch))
     assert [r.gpu_ns for r in event.requests] == [8, 0]
     assert [r.input_tokens for r in event.requests] == [100, 100]
@@ -175,11 +203,13 @@ def test_cached_tokens_bear_no_prefill() -> None:
 
 def test_padding_is_a_figure_of_its_own_per_request_and_per_batch() -> None:
     facts = facts_of(args(apportionment="padded-length", **{"input_token_ps": "5"}), {}, PROCESS)
-    batch = [
-        entry_of("short", NOBODY, "ok", 1, Served(input_tokens=10)),
-        entry_of("cached", NOBODY, "ok", 1, Served(input_tokens=90, cached_input_tokens=80)),
-        entry_of("rows", NOBODY, "ok", 2, Served(input_tokens=60, row_tokens=((10, 0), (50, 0)))),
-    ]
+    batch = answered(
+        {
+            "short": Served(input_tokens=10),
+            "cached": Served(input_tokens=90, cached_input_tokens=80),
+            "rows": Served(input_tokens=60, row_tokens=((10, 0), (50, 0))),
+        }
+    )
     event = usage_of_payload(record_of(facts, Timing(0, 200, 0), batch))
     assert [(r.gpu_ns, r.padding_gpu_ns) for r in event.requests] == [(10, 0), (10, 0), (180, 120)]
     assert event.padding_gpu_ns == 120
@@ -190,7 +220,7 @@ def test_steps_that_a_model_tells_are_divided_by_the_tokens_in_them() -> None:
     facts = facts_of(args(apportionment="iteration-level"), {}, PROCESS)
     old = Served(input_tokens=5, output_tokens=2, turns=(Turn(0, 10, 0, 1), Turn(1, 90, 0, 1)))
     new = Served(input_tokens=8, turns=(Turn(1, 90, 8, 0),))
-    batch = [entry_of("old", NOBODY, "ok", 1, old), entry_of("new", NOBODY, "ok", 1, new)]
+    batch = answered({"old": old, "new": new})
     event = usage_of_payload(record_of(facts, Timing(0, 100, 0), batch))
     assert [(r.input_gpu_ns, r.output_gpu_ns) for r in event.requests] == [(0, 20), (80, 0)]
 

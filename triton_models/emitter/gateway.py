@@ -16,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from metering.errors import MeteringError
+from metering.names import clean
 from metering.usage import UNATTRIBUTED
 from triton_models.emitter.gateway_token import LEEWAY_S, Untrusted, verify
-from triton_models.emitter.identity import FIELDS, Identity, Pairs, Refusal, clean, header_field
+from triton_models.emitter.identity import FIELDS, Identity, Pairs, Refusal, header_field
 
 TOKEN_HEADER = "x-meter-gateway-token"  # noqa: S105  # the header's name
 MIN_KEY_LENGTH = 32

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from metering.errors import MeteringError
-from triton_models.emitter.identity import Refusal, clean
+from metering.names import clean
+from triton_models.emitter.identity import Refusal
 
 MAX_LENGTH = 4096
 LEEWAY_S = 30

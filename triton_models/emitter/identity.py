@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
+from metering.names import clean
 from metering.usage import UNATTRIBUTED, IdentitySource
 
-MAX_LENGTH = 256
 FIELDS = ("tenant", "team", "project", "user", "retry_of")
 HEADER_PREFIX = "x-meter-"
 Pairs: TypeAlias = Sequence[tuple[str, object]]
@@ -24,7 +24,6 @@ Pairs: TypeAlias = Sequence[tuple[str, object]]
 Refusal = Literal[
     "unproven", "client_set", "malformed_token", "forged_token", "expired_token", "used_token"
 ]
-_REPLACEMENT = "\ufffd"
 _PARAMETER: IdentitySource = "parameter"
 _HEADER: IdentitySource = "header"
 _NONE: IdentitySource = "none"
@@ -106,21 +105,3 @@ def is_ours(name: str) -> bool:
 def strip(parameters: Mapping[str, object]) -> dict[str, object]:
     """What is left for a backend that does not know the meter's parameters, such as vLLM's."""
     return {name: value for name, value in parameters.items() if not is_ours(name)}
-
-
-def clean(value: object) -> str:
-    """A name that an event can hold: printable, stripped, at most 256 characters; "" is absent.
-
-    Whole numbers are taken by their digits; a character that can't be printed (a control, half of
-    a surrogate pair) becomes U+FFFD, so that it is seen and still encodes as UTF-8.
-    """
-    if type(value) is str and len(value) <= MAX_LENGTH and value.isprintable():
-        return value.strip()  # as nearly all are
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = format(value, "d") if abs(value) < 10**MAX_LENGTH else ""
-    if not isinstance(value, str):
-        return ""
-    value = value[: 2 * MAX_LENGTH].strip()[:MAX_LENGTH].rstrip()
-    if value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else _REPLACEMENT for c in value)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metering.records import Timing, encode_head, encode_record, usage_of_payload
+from metering.records import Columns, Timing, encode_head, encode_record, usage_of_payload
 from metering.usage import Operation, Outcome
 from triton_models.emitter import backend
 from triton_models.emitter.cancelled import Watch, watch_of
@@ -20,12 +20,14 @@ from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_pro
 from triton_models.emitter.gateway import NOBODY, gate_of
 from triton_models.emitter.identity import Identity, identity_of, identity_of_text, pairs_of
 from triton_models.emitter.log import UsageLog
-from triton_models.emitter.record import Served, entry_of
+from triton_models.emitter.record import Served, columns_of
 
 __all__ = ["MeteredModel", "Served"]
 _FAILED = Served(error="the batch failed")
 _LONG_PARAMETERS = 1024
 """Characters; longer ones are not kept in memory."""
+_LONG_ID = 512
+"""More than an event holds; a longer one is cut, so that no client can make a frame too long."""
 
 
 class MeteredModel(ABC):
@@ -150,9 +152,8 @@ class MeteredModel(ABC):
                 decode_ns=self._decode_ns,
             )
             try:
-                wall_ns = had.end_ns - start_ns
-                entries = self._entries(requests, identities, served, sequence, wall_ns)
-                payload = encode_record(self._head, sequence, timing, entries)
+                columns = self._columns(requests, identities, served, sequence, timing)
+                payload = encode_record(self._head, sequence, timing, columns)
                 if self.facts.recipe is None:  # Only this process has the rule.
                     batch = usage_of_payload(payload, self.facts.rule)
                     payload = batch.model_dump_json().encode()
@@ -168,26 +169,27 @@ class MeteredModel(ABC):
                     f"the last one because of {exc!r}"
                 )
 
-    def _entries(
+    def _columns(
         self,
         requests: Sequence[backend.Request],
         identities: Sequence[Identity] | None,
         served: Sequence[Served] | None,
         sequence: int,
-        wall_ns: int,
-    ) -> list[str]:
+        timing: Timing,
+    ) -> Columns:
         if identities is None:
             identities = [self._identity(r) for r in requests]
+        ids = [r.request_id()[:_LONG_ID] for r in requests]
         if served is None:
-            return [
-                entry_of(r.request_id(), i, "failed", self._rows_of(r, _FAILED), _FAILED)
-                for r, i in zip(requests, identities, strict=True)
-            ]
-        cancelled = self._watch.cancelled(requests, sequence, wall_ns)
-        return [
-            entry_of(r.request_id(), i, _outcome(s, position in cancelled), self._rows_of(r, s), s)
-            for position, (r, i, s) in enumerate(zip(requests, identities, served, strict=True))
-        ]
+            failed = [_FAILED] * len(requests)
+            rows = [self._rows_of(r, _FAILED) for r in requests]
+            return columns_of(ids, identities, rows, failed, status="failed")
+        others: dict[int, Outcome] = dict.fromkeys(
+            self._watch.cancelled(requests, sequence, timing.end_ns - timing.start_ns), "cancelled"
+        )
+        others |= {p: "error" for p, s in enumerate(served) if s.error is not None}
+        rows = [self._rows_of(r, s) for r, s in zip(requests, served, strict=True)]
+        return columns_of(ids, identities, rows, served, others=others)
 
     def _identity(self, request: backend.Request) -> Identity:
         if self._gate is not None:  # It failed before it could tell.
@@ -204,9 +206,3 @@ class MeteredModel(ABC):
         for value in served.outputs.values():
             return int(value.shape[0])
         return backend.rows_of(request)
-
-
-def _outcome(served: Served, cancelled: bool) -> Outcome:
-    if served.error is not None:
-        return "error"
-    return "cancelled" if cancelled else "ok"

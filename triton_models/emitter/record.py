@@ -1,23 +1,21 @@
-"""A request's entry in a batch's record (``metering.records``), as the server writes it. Pure.
+"""The requests of a batch as the columns of its record (``metering.records``). Pure.
 
-This runs for every request before it is answered, so it is written for speed: what comes again and
-again is made once, and nothing is checked that is checked when the record is read.
+This runs before a batch is answered, so it is written for speed: each column is one pass, what is
+the same for all is written once, and nothing is checked that is checked when the record is read.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from numpy.typing import NDArray
 
 from metering.apportion import Turn
+from metering.records import Columns
 from metering.usage import Outcome
-from triton_models.emitter.identity import Identity, clean
+from triton_models.emitter.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,42 +40,63 @@ class Served:
     turns: Sequence[Turn] = ()
 
 
-def entry_of(
-    request_id: str,
-    identity: Identity,
-    status: Outcome,
-    rows: int,
-    served: Served,
+def columns_of(
+    request_ids: Sequence[str],
+    identities: Sequence[Identity],
+    rows: Sequence[int],
+    served: Sequence[Served],
     *,
-    queue_ns: int | None = None,
-) -> str:
-    """One array of a record's ``requests``.
-
-    Raises:
-        TypeError, ValueError: a count is no number.
-    """
-    s = served
-    more = ""
-    if s.row_tokens or s.turns or queue_ns is not None:
-        more = "," + _more(s, queue_ns)
-    return (
-        f"[{encode_basestring_ascii(clean(request_id))},{_identity_json(identity)},"
-        f'"{status}",{rows:d},{s.input_tokens:d},{s.cached_input_tokens:d},'
-        f"{s.output_tokens:d},{s.reasoning_tokens:d}{more}]"
+    status: Outcome = "ok",
+    others: Mapping[int, Outcome] | None = None,
+    queue_ns: Mapping[int, int] | None = None,
+) -> Columns:
+    """``others`` have another outcome than ``status``; ``queue_ns`` is of those that have waited
+    for a time that is known; both by position."""
+    payers, payer = _payers(identities)
+    cached = [s.cached_input_tokens for s in served]
+    reasoning = [s.reasoning_tokens for s in served]
+    more = _more(served)
+    for position, outcome in (others or {}).items():
+        more.setdefault(str(position), {})["status"] = outcome
+    for position, waited_ns in (queue_ns or {}).items():
+        more.setdefault(str(position), {})["queue_ns"] = waited_ns
+    return Columns(
+        request_ids,
+        payers,
+        payer,
+        [s.input_tokens for s in served],
+        cached if any(cached) else 0,
+        [s.output_tokens for s in served],
+        reasoning if any(reasoning) else 0,
+        1 if _all_one(rows) else rows,
+        status,
+        more,
     )
 
 
-@lru_cache(maxsize=4096)
-def _identity_json(i: Identity) -> str:
-    return json.dumps([i.tenant, i.team, i.project, i.user, i.retry_of, i.source])
+def _payers(identities: Iterable[Identity]) -> tuple[list[list[str | None]], list[int]]:
+    """Each one once. Identities that are equal and not the same may stand there twice."""
+    places: dict[int, int] = {}
+    payers: list[list[str | None]] = []
+    payer = []
+    for i in identities:
+        place = places.get(id(i))
+        if place is None:
+            place = places[id(i)] = len(payers)
+            payers.append([i.tenant, i.team, i.project, i.user, i.retry_of, i.source])
+        payer.append(place)
+    return payers, payer
 
 
-def _more(served: Served, queue_ns: int | None) -> str:
-    told: dict[str, Any] = {}
-    if served.row_tokens:
-        told["row_tokens"] = [(int(i), int(o)) for i, o in served.row_tokens]
-    if served.turns:
-        told["turns"] = [[int(number) for number in turn] for turn in served.turns]
-    if queue_ns is not None:
-        told["queue_ns"] = queue_ns
-    return json.dumps(told, separators=(",", ":"))
+def _all_one(rows: Sequence[int]) -> bool:
+    return rows.count(1) == len(rows)
+
+
+def _more(served: Sequence[Served]) -> dict[str, dict[str, Any]]:
+    more: dict[str, dict[str, Any]] = {}
+    for position, s in enumerate(served):
+        if s.row_tokens:
+            more.setdefault(str(position), {})["row_tokens"] = list(s.row_tokens)
+        if s.turns:
+            more.setdefault(str(position), {})["turns"] = list(s.turns)
+    return more
