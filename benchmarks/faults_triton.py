@@ -35,7 +35,7 @@ from streams.stack.places import REPO
 from streams.stack.stack import Stack
 
 RESULTS = REPO / "build" / "results" / "faults_triton.json"
-MIB = 1024**2
+KIB = 1024
 FULL = Sizes(
     kills=50,
     shortest_pause_s=0.5,
@@ -46,8 +46,8 @@ FULL = Sizes(
     away_s=120.0,
     cap_s=60.0,
     disk_s=60.0,
-    cap_bytes=MIB // 4,
-    disk_bytes=4 * MIB,
+    cap_bytes=256 * KIB,
+    disk_bytes=4096 * KIB,
     settle_s=180.0,
 )
 QUICK = Sizes(
@@ -60,8 +60,8 @@ QUICK = Sizes(
     away_s=3.0,
     cap_s=3.0,
     disk_s=3.0,
-    cap_bytes=MIB // 16,
-    disk_bytes=4 * MIB,
+    cap_bytes=24 * KIB,
+    disk_bytes=4096 * KIB,
     settle_s=60.0,
 )
 Say = Callable[[str], None]
