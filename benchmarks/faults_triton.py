@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.faults.disk import filled, small_disk
+from benchmarks.faults.disk import filled, log_on_small_disk
 from benchmarks.faults.kills import TARGETS
 from benchmarks.faults.load import MODELS
 from benchmarks.faults.outages import away, frozen
@@ -105,16 +105,12 @@ async def losing(folder: Path, sizes: Sizes, seed: int, say: Say) -> dict[str, F
     config = StackConfig(
         folder, models=MODELS, preferred_ports=False, log_max_bytes=sizes.cap_bytes
     )
-    folder.mkdir()
     with ExitStack() as mounts:
         disk: Path | None = None
         try:
-            disk = mounts.enter_context(small_disk(folder / "disk", sizes.disk_bytes))
+            disk = mounts.enter_context(log_on_small_disk(folder, sizes.disk_bytes))
         except StackError as problem:
             say(f"disk: {problem}")
-        else:
-            (disk / "usage-log").mkdir()
-            (folder / "usage-log").symlink_to(disk / "usage-log")
         async with Stack(config, say) as stack:
             with giving_up(stack) as given_up:
                 parts = Parts(stack, sizes, seed, say)

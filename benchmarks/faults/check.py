@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, replace
 
 from aiokafka.errors import KafkaError
 
 from benchmarks.faults.load import Answers
 from benchmarks.faults.losses import Losses, read_losses
-from benchmarks.faults.published import read_published
-from benchmarks.faults.stored import read_stored
+from benchmarks.faults.published import Published, read_published
+from benchmarks.faults.stored import Stored, read_stored
 from metering.errors import MeteringError
 from streams.stack.stack import Stack
 
@@ -117,30 +117,39 @@ async def look(
     ever = await read_losses(stack)
     if ever is None:
         raise MeteringError("the shipper does not answer")
-    lost = ever - (before or Losses())
     stored = await asyncio.to_thread(read_stored, stack.settings, prefix)
-    missing = sorted(answers.told.keys() - stored.requests.keys())
-    early = Findings(len(stored.requests), missing, lost, ever.lag_bytes)
+    early = judge(answers, ever, before or Losses(), stored, None)
     if early.problems:  # The rest has no sense yet.
         return early
     published = await read_published(stack.settings)
+    return judge(answers, ever, before or Losses(), stored, published)
+
+
+def judge(
+    answers: Answers, ever: Losses, before: Losses, stored: Stored, published: Published | None
+) -> Findings:
+    """Without ``published``: only what the clients and the log say of what is stored."""
+    findings = Findings(
+        stored=len(stored.requests),
+        missing=sorted(answers.told.keys() - stored.requests.keys()),
+        lost=ever - before,
+        waiting_bytes=ever.lag_bytes,
+        extra=len(stored.requests.keys() & answers.failed),
+    )
+    if published is None:
+        return findings
+    known = answers.told.keys() | answers.failed
     lines = {
         (source, f"{sequence}/{position}")
         for (source, sequence), parts in published.batches.items()
         for position in range(len(parts))
     }
-    known = answers.told.keys() | answers.failed
-    return Findings(
-        stored=len(stored.requests),
-        missing=missing,
-        lost=lost,
-        extra=len(stored.requests.keys() & answers.failed),
-        twice=tuple(sorted(name for name, count in stored.requests.items() if count > 1)),
-        unknown=tuple(sorted(stored.requests.keys() - known)),
-        wrong=tuple(
-            sorted(
-                name for name, told in answers.told.items() if stored.said.get(name, told) != told
-            )
+    return replace(
+        findings,
+        twice=_sorted(name for name, count in stored.requests.items() if count > 1),
+        unknown=_sorted(stored.requests.keys() - known),
+        wrong=_sorted(
+            name for name, told in answers.told.items() if stored.said.get(name, told) != told
         ),
         unconserved=tuple(
             sorted(
@@ -156,3 +165,7 @@ async def look(
         unpriced=stored.unpriced,
         refused=published.refused,
     )
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))

@@ -20,6 +20,19 @@ _NAMESPACES = (("--mount",), ("--user", "--map-root-user", "--mount"))
 
 
 @contextmanager
+def log_on_small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """The disk; the log of a stack that is begun in ``folder`` lies on it.
+
+    Raises:
+        StackError: there is none to be had here.
+    """
+    with small_disk(folder / "disk", size_bytes) as disk:
+        (disk / "usage-log").mkdir()
+        (folder / "usage-log").symlink_to(disk / "usage-log")
+        yield disk
+
+
+@contextmanager
 def small_disk(mount_point: Path, size_bytes: int) -> Iterator[Path]:
     """A tmpfs in a mount namespace of its own, seen from outside through ``/proc``. It is gone
     with this process, however that ends.

@@ -70,3 +70,8 @@ def _again(seconds: Seconds, drawn: np.random.Generator) -> Seconds:
 
 def p99_ms(seconds: Seconds) -> float:
     return float(np.quantile(np.concatenate(seconds), 0.99))
+
+
+def worst_ms(seconds: Seconds) -> float:
+    """What a p99 does not show: the fault's own moment may be one second of sixty."""
+    return max(float(latencies.max()) for latencies in seconds)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from benchmarks.faults.check import Findings, settled
 from benchmarks.faults.kills import carry_out, draw_kills
-from benchmarks.faults.latency import TOLERANCE, Seconds, by_second, compare, p99_ms
+from benchmarks.faults.latency import TOLERANCE, Seconds, by_second, compare, p99_ms, worst_ms
 from benchmarks.faults.load import Answers, Clients
 from benchmarks.faults.losses import Losses, losses_of, read_losses, until_caught_up
 from benchmarks.faults.noise import Strangers
@@ -185,11 +185,12 @@ class Parts:
         if not without or not with_fault:
             return {f"{name}: p99 during": Figure(0, "ms", "answers", False)}
         found = compare(without, with_fault, self._seed)
+        calm_cores, cores = strangers.cores(calm), strangers.cores([course.during])
         figures = {
             f"{name}: p99 without": Figure(
                 round(found.without_ms, 1),
                 "ms",
-                spread=f"strangers took {strangers.cores(calm):.2f} cores",
+                spread=f"worst {worst_ms(without):.0f}; strangers took {calm_cores:.2f} cores",
             ),
             f"{name}: p99 during": Figure(
                 round(found.with_ms, 1),
@@ -197,7 +198,7 @@ class Parts:
                 f"{TOLERANCE:.0%} more",
                 found.unhurt,
                 f"{found.least_ms:+.1f} to {found.most_ms:+.1f} ms; "
-                f"strangers took {strangers.cores([course.during]):.2f} cores",
+                f"worst {worst_ms(with_fault):.0f}; strangers took {cores:.2f} cores",
             ),
         }
         if catching_up:
