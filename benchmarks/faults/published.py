@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,26 +34,46 @@ class Published:
 
 
 async def read_published(settings: Settings) -> Published:
-    """Raises KafkaError: the broker does not answer."""
+    """What lies on the topics at the time of the call.
+
+    Raises:
+        KafkaError: the broker does not answer.
+    """
     consumer = AIOKafkaConsumer(
-        **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
+        **settings.kafka_client(),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=20,
     )
     try:
         await consumer.start()
-        found = Published()
-        async for record in _all_of(consumer, COST_REQUESTS):
-            headers = dict(record.headers)
-            found.lines.add((headers["ce_source"].decode(), headers["ce_id"].decode()))
-        async for record in _all_of(consumer, USAGE_BATCHES):
-            _take(found, json.loads(record.value))
+        partitions = [
+            TopicPartition(topic.name, number)
+            for topic in TOPICS
+            if topic.name in (USAGE_BATCHES, COST_REQUESTS)
+            for number in range(topic.partitions)
+        ]
         refused = TopicPartition(USAGE_DLQ, 0)
-        found.refused = (await consumer.end_offsets([refused]))[refused]
+        ends = await consumer.end_offsets([*partitions, refused])
+        consumer.assign(partitions)
+        found = Published(refused=ends[refused])
+        while left := [p for p in partitions if await consumer.position(p) < ends[p]]:
+            for partition, records in (await consumer.getmany(*left, timeout_ms=500)).items():
+                for record in records:
+                    if partition.topic == USAGE_BATCHES:
+                        _take_batch(found, json.loads(record.value))
+                    else:
+                        _take_line(found, dict(record.headers))
         return found
     finally:
         await consumer.stop()
 
 
-def _take(found: Published, batch: dict[str, Any]) -> None:
+def _take_line(found: Published, headers: dict[str, bytes]) -> None:
+    found.lines.add((headers["ce_source"].decode(), headers["ce_id"].decode()))
+
+
+def _take_batch(found: Published, batch: dict[str, Any]) -> None:
     identity = (batch["source"], batch["sequence"])
     parts: list[Part] = [
         (r["request_id"], r["tenant"], r["gpu_ns"], r["input_gpu_ns"] + r["output_gpu_ns"])
@@ -63,15 +82,3 @@ def _take(found: Published, batch: dict[str, Any]) -> None:
     again = found.batches.setdefault(identity, parts) != parts
     if again or sum(part[2] for part in parts) != batch["gpu_ns"]:
         found.unequal.add(identity)
-
-
-async def _all_of(consumer: AIOKafkaConsumer, topic: str) -> AsyncIterator[Any]:
-    """What lies on the topic at the time of the call."""
-    (partitions_of,) = (t.partitions for t in TOPICS if t.name == topic)
-    partitions = [TopicPartition(topic, number) for number in range(partitions_of)]
-    ends = await consumer.end_offsets(partitions)
-    consumer.assign(partitions)
-    while left := [p for p in partitions if await consumer.position(p) < ends[p]]:
-        for records in (await consumer.getmany(*left, timeout_ms=500)).values():
-            for record in records:
-                yield record
