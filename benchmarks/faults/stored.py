@@ -18,9 +18,10 @@ Batch = tuple[str, int]
 Part = tuple[str, str, int, int]
 """Of a request in its batch: its id, its tenant, its GPU time, and once more as input + output."""
 
+# A request that never reached its model has a line too; that is no answer.
 _REQUESTS = """
 SELECT request_id, tenant, model, input_tokens, output_tokens FROM cost_requests
-WHERE startsWith(request_id, {prefix:String})
+WHERE startsWith(request_id, {prefix:String}) AND (executed OR status = 'cache_hit')
 """
 _LINES = """
 SELECT source, sequence, position, request_id, tenant, gpu_ns, input_gpu_ns + output_gpu_ns
