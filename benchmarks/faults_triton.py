@@ -52,8 +52,8 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     kills=len(TARGETS),
-    shortest_pause_s=0.8,
-    longest_pause_s=1.8,
+    shortest_pause_s=0.6,
+    longest_pause_s=1.4,
     before_s=2.0,
     after_s=1.0,
     frozen_s=3.0,

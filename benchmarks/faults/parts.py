@@ -21,6 +21,8 @@ from metering.wal_cap import size_bytes, survey
 from streams.stack.stack import Stack
 
 _POLL_S = 0.1
+_WARM_UP_S = 0.5
+"""The clients' connection, and what is cold at first."""
 Stretch = tuple[float, float]
 """From and to, as ``time.monotonic()`` has it."""
 
@@ -145,7 +147,7 @@ class Parts:
 
     async def _go_through(self, fault: Fault, lost_before: Losses) -> Course:
         sizes, stack = self._sizes, self._stack
-        await asyncio.sleep(1)  # The clients' connections, and what is cold at first.
+        await asyncio.sleep(_WARM_UP_S)
         self._say(f"{fault.name}: first {sizes.before_s:g} s without")
         began_at = time.monotonic()
         await asyncio.sleep(sizes.before_s)
@@ -195,7 +197,7 @@ class Parts:
             f"{name}: p99 during": Figure(
                 round(found.with_ms, 1),
                 "ms",
-                f"{TOLERANCE:.0%} more",
+                f"≤ +{TOLERANCE:.0%}",
                 found.unhurt,
                 f"{found.least_ms:+.1f} to {found.most_ms:+.1f} ms; "
                 f"worst {worst_ms(with_fault):.0f}; strangers took {cores:.2f} cores",
