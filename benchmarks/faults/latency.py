@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def unhurt(self) -> bool:
-        """``False``: it is worse by more than is tolerated, and not by chance. ``True`` does not say
+        """``False``: it is worse by more than is tolerated, and not by chance. ``True`` says no
         more than the range does: on a noisy machine, or in a short run, that is little."""
         return self.least_ms <= self.tolerated_ms
 
