@@ -55,7 +55,7 @@ imports: $(APP)/.done ## who may import whom
 compose: $(APP)/.done ## the compose files, against the Compose specification's schema
 	$(APP)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.gpu.yml
 
-faults-triton: env ## 50 kills and two outages of the broker under load (QUICK=1: 7 kills, a minute)
+faults-triton: env ## 50 kills, outages of the broker, a log at its cap and on a full disk, under load (QUICK=1: 90 s)
 	$(APP)/bin/python -m benchmarks.faults_triton
 
 bench-log: $(APP)/.done ## what the usage log costs: µs per append by fsync policy, the idle shipper, a drop (QUICK=1: 20 s)

@@ -1,80 +1,102 @@
-"""What is in ClickHouse after the faults, against what the clients, the topic and sums say.
+"""What is left after the faults, against what the clients, the topics and sums say.
 
-Nothing here is counted by the code that is tested: ids come from the clients, a batch's time from
-its message in the topic, and windows are summed anew from the lines.
+Nothing here is counted by the code that is tested, save the losses that it owns up to, which are
+what is put to the test: requests come from the clients, a batch's time from its message in the
+topic, windows are summed anew from the lines.
+
+The log is asked first, then ClickHouse, then Kafka. So where nothing waits in the log, and
+ClickHouse has what the topic has, nothing is under way that could still arrive, once or twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass, replace
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from benchmarks.faults.load import Answers
+from benchmarks.faults.losses import Losses, read_losses
+from benchmarks.faults.published import Published, read_published
+from benchmarks.faults.stored import Stored, read_stored
 from metering.errors import MeteringError
-from sinks.clickhouse.queries import ClickHouseReader
-from streams.settings import Settings
-from streams.targets import clickhouse_target
-from streams.topics import USAGE_BATCHES, USAGE_DLQ
+from streams.stack.stack import Stack
 
 _POLL_S = 0.5
-_FROM_LINES = """
-SELECT toUnixTimestamp(toStartOfInterval(time, toIntervalSecond({seconds:UInt32}))) AS start,
-    tenant, model, count(), sum(batch_size), sum(input_tokens), sum(cached_input_tokens),
-    sum(output_tokens), sum(gpu_ns), sum(input_gpu_ns), sum(output_gpu_ns),
-    ifNull(sum(cost_usd), 0), ifNull(sum(input_cost_usd), 0), ifNull(sum(output_cost_usd), 0)
-FROM cost_requests GROUP BY start, tenant, model
-"""
-_FROM_WINDOWS = """
-SELECT toUnixTimestamp(window_start), tenant, model, requests, batch_size_sum, input_tokens,
-    cached_input_tokens, output_tokens, gpu_ns, input_gpu_ns, output_gpu_ns,
-    cost_usd, input_cost_usd, output_cost_usd
-FROM cost_windows WHERE window_seconds = {seconds:UInt32}
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Empty and 0 wherever all is well. ``extra`` are stored without an answer: allowed."""
+    """Empty and 0 wherever all is well, but for ``stored``, ``lost``, and ``extra``: what is
+    stored though its client got no answer, which is allowed."""
 
     stored: int
     missing: list[str]
-    twice: list[str]
-    extra: int
-    refused: int
-    unconserved: list[tuple[str, int]]
-    """(source, sequence) of batches whose lines differ from their message in number or time."""
-    windows: list[str] = field(default_factory=list)
-    """Windows that differ from the sum of their lines."""
+    """Answered, and not stored: as many as ``lost`` has, where all is well."""
+    lost: Losses
+    """What the log has owned up to, of this part."""
+    waiting_bytes: int = 0
+    extra: int = 0
+    twice: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Stored, and never sent."""
+    wrong: tuple[str, ...] = ()
+    """Stored for another tenant or model, or with other tokens, than the client was told."""
+    unconserved: tuple[tuple[str, int], ...] = ()
+    """Batches whose lines differ from their message in ids, tenants or time."""
+    unpublished: int = 0
+    """Lines that are on their topic and should not, or the other way round."""
+    gaps: int = 0
+    """Batches that are missing in the sequences, less those that the log has owned up to."""
+    windows: tuple[str, ...] = ()
+    """Windows that differ from the sum of their lines, or should long be final."""
+    unpriced: int = 0
+    refused: int = 0
+
+    @property
+    def unaccounted(self) -> int:
+        """Below 0: counted as lost, and stored all the same."""
+        return len(self.missing) - self.lost.requests
 
     @property
     def problems(self) -> list[str]:
-        counts: dict[str, Sequence[object]] = {
-            "answered requests are not stored": self.missing,
+        what: dict[str, int | Sized] = {
+            "bytes wait in the log": self.waiting_bytes,
+            "answered requests are neither stored nor counted as lost": self.unaccounted,
             "requests are stored twice": self.twice,
+            "requests are stored that nobody sent": self.unknown,
+            "requests are stored otherwise than they were answered": self.wrong,
             "batches are not conserved": self.unconserved,
-            "windows differ from the sum of their lines": self.windows,
+            "lines are not on their topic, or there alone": self.unpublished,
+            "batches are missing in their sequence, and not counted as lost": self.gaps,
+            "windows differ from the sum of their lines, or stay open": self.windows,
+            "lines are unpriced": self.unpriced,
+            "messages were refused": self.refused,
         }
-        told = [f"{len(what)} {text}: {what[:3]}" for text, what in counts.items() if what]
-        return told + ([f"{self.refused} messages were refused"] if self.refused else [])
+        return [_told(found, text) for text, found in what.items() if found]
+
+
+def _told(found: int | Sized, text: str) -> str:
+    if isinstance(found, tuple):
+        return f"{len(found)} {text}: {found[:3]}"
+    return f"{found} {text}"
 
 
 async def settled(
-    settings: Settings, answers: Answers, prefix: str, timeout_s: float
+    stack: Stack, answers: Answers, prefix: str, timeout_s: float, before: Losses | None = None
 ) -> tuple[Findings, float]:
     """The findings once there is nothing to complain of, or as they are when time is up; and how
-    long that took. ClickHouse and Kafka may be away meanwhile."""
+    long that took. ClickHouse, Kafka and the shipper may be away meanwhile.
+
+    ``before`` is what the log had lost before the part; by default nothing.
+    """
     begun = time.monotonic()
     while True:
         waited_s = time.monotonic() - begun
         try:
-            findings = await look(settings, answers, prefix)
+            findings = await look(stack, answers, prefix, before)
         except (MeteringError, KafkaError):
             if waited_s > 2 * timeout_s:
                 raise
@@ -84,92 +106,66 @@ async def settled(
         await asyncio.sleep(_POLL_S)
 
 
-async def look(settings: Settings, answers: Answers, prefix: str) -> Findings:
-    stored, windows = await asyncio.to_thread(_ask, settings, _stored_and_windows(prefix))
-    missing = sorted(answers.answered - stored.keys())
-    if missing:  # The rest has no sense yet.
-        return Findings(len(stored), missing, [], 0, 0, [])
-    batches, refused = await _batches(settings)
-    lines = await asyncio.to_thread(_ask, settings, _lines_by_batch)
-    return Findings(
-        stored=len(stored),
-        missing=missing,
-        twice=sorted(name for name, count in stored.items() if count > 1),
-        extra=len(stored.keys() - answers.answered),
-        refused=refused,
-        unconserved=sorted(
-            identity
-            for identity in batches.keys() | lines.keys()
-            if batches.get(identity) != lines.get(identity)
+async def look(
+    stack: Stack, answers: Answers, prefix: str, before: Losses | None = None
+) -> Findings:
+    """Requests are those whose id begins with ``prefix``; batches, lines and windows are all.
+
+    Raises:
+        MeteringError, KafkaError: the shipper, ClickHouse or Kafka does not answer.
+    """
+    ever = await read_losses(stack)
+    if ever is None:
+        raise MeteringError("the shipper does not answer")
+    stored = await asyncio.to_thread(read_stored, stack.settings, prefix)
+    early = judge(answers, ever, before or Losses(), stored, None)
+    if early.problems:  # The rest has no sense yet.
+        return early
+    published = await read_published(stack.settings)
+    return judge(answers, ever, before or Losses(), stored, published)
+
+
+def judge(
+    answers: Answers, ever: Losses, before: Losses, stored: Stored, published: Published | None
+) -> Findings:
+    """Without ``published``: only what the clients and the log say of what is stored."""
+    findings = Findings(
+        stored=len(stored.requests),
+        missing=sorted(answers.told.keys() - stored.requests.keys()),
+        lost=ever - before,
+        waiting_bytes=ever.lag_bytes,
+        extra=len(stored.requests.keys() & answers.failed),
+    )
+    if published is None:
+        return findings
+    known = answers.told.keys() | answers.failed
+    lines = {
+        (source, f"{sequence}/{position}")
+        for (source, sequence), parts in published.batches.items()
+        for position in range(len(parts))
+    }
+    return replace(
+        findings,
+        twice=_sorted(name for name, count in stored.requests.items() if count > 1),
+        unknown=_sorted(stored.requests.keys() - known),
+        wrong=_sorted(
+            name for name, told in answers.told.items() if stored.said.get(name, told) != told
         ),
-        windows=windows,
+        unconserved=tuple(
+            sorted(
+                identity
+                for identity in published.batches.keys() | stored.batches.keys()
+                if published.batches.get(identity) != stored.batches.get(identity)
+                or identity in published.unequal
+            )
+        ),
+        unpublished=len(lines ^ published.lines),
+        gaps=published.gaps - ever.batches,
+        windows=tuple(stored.windows),
+        unpriced=stored.unpriced,
+        refused=published.refused,
     )
 
 
-def _ask(settings: Settings, question: Callable[[ClickHouseReader], Any]) -> Any:
-    reader = ClickHouseReader(clickhouse_target(settings))
-    try:
-        return question(reader)
-    finally:
-        reader.close()
-
-
-def _stored_and_windows(prefix: str) -> Callable[[ClickHouseReader], Any]:
-    def ask(reader: ClickHouseReader) -> tuple[dict[str, int], list[str]]:
-        rows = reader.rows(
-            "SELECT request_id, count() FROM cost_requests "
-            "WHERE startsWith(request_id, {prefix:String}) GROUP BY request_id",
-            {"prefix": f"{prefix}-"},
-        )
-        return {str(name): int(count) for name, count in rows}, _differing_windows(reader)
-
-    return ask
-
-
-def _differing_windows(reader: ClickHouseReader) -> list[str]:
-    differing = []
-    for seconds in (10, 60):
-        summed, told = (
-            {row[:3]: row[3:] for row in reader.rows(sql, {"seconds": seconds})}
-            for sql in (_FROM_LINES, _FROM_WINDOWS)
-        )
-        differing += [
-            f"{seconds} s at {start} of {tenant} × {model}"
-            for start, tenant, model in sorted(summed.keys() | told.keys())
-            if summed.get((start, tenant, model)) != told.get((start, tenant, model))
-        ]
-    return differing
-
-
-def _lines_by_batch(reader: ClickHouseReader) -> dict[tuple[str, int], tuple[int, int, int]]:
-    rows = reader.rows(
-        "SELECT source, sequence, count(), sum(gpu_ns), sum(input_gpu_ns + output_gpu_ns) "
-        "FROM cost_requests GROUP BY source, sequence"
-    )
-    return {(str(r[0]), int(r[1])): (int(r[2]), int(r[3]), int(r[4])) for r in rows}
-
-
-async def _batches(settings: Settings) -> tuple[dict[tuple[str, int], tuple[int, int, int]], int]:
-    """By identity: how many requests, and the batch's time (twice: input and output sum to it);
-    and how many messages were refused."""
-    consumer = AIOKafkaConsumer(
-        **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
-    )
-    try:
-        await consumer.start()
-        usage, refused = TopicPartition(USAGE_BATCHES, 0), TopicPartition(USAGE_DLQ, 0)
-        ends = await consumer.end_offsets([usage, refused])
-        consumer.assign([usage])
-        found: dict[tuple[str, int], tuple[int, int, int]] = {}
-        while await consumer.position(usage) < ends[usage]:
-            for record in (await consumer.getmany(usage, timeout_ms=500)).get(usage, []):
-                batch = json.loads(record.value)
-                gpu_ns = batch["gpu_ns"]
-                found[batch["source"], batch["sequence"]] = (
-                    len(batch["requests"]),
-                    gpu_ns,
-                    gpu_ns,
-                )
-        return found, ends[refused]
-    finally:
-        await consumer.stop()
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from streams.stack.groups import members
+from streams.stack.services import SERVICES
 from streams.stack.stack import Stack
 from streams.stack.stubs import read_stub
 
 STUB = "stub"
-TARGETS = (STUB, "triton", "shipper", "worker", "detector", "clickhouse", "kafka")
+TARGETS = (STUB, "triton", *(service.name for service in SERVICES), "clickhouse", "kafka")
+"""A model's process, the server, each of the project's own services, the store, the broker."""
 _POLL_S = 0.01
 
 

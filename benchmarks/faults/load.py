@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from streams.replay.load import drive
 from streams.replay.plan import PlannedRequest, TextPrompt, TokenPrompt
@@ -17,19 +20,64 @@ MAX_IN_FLIGHT = 512
 _WORDS = ("the", "meter", "counts", "what", "each", "request", "has", "cost")
 
 
+class Told(NamedTuple):
+    """Who asked which model, and the tokens that the server's answer spoke of."""
+
+    tenant: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the clients know: who got an answer, and who got an error instead, and why."""
+    """What the clients know: who was told what, and who got an error instead, and why.
 
-    answered: frozenset[str]
+    ``sent_at`` (``time.monotonic()``) and ``latencies_s`` are of the answered requests, in the
+    order of their answers.
+    """
+
+    told: Mapping[str, Told]
     failed: frozenset[str]
     reasons: Mapping[str, int]
-    p50_s: float | None
-    p99_s: float | None
+    sent_at: Sequence[float] = ()
+    latencies_s: Sequence[float] = ()
 
     @property
-    def sent(self) -> int:
-        return len(self.answered) + len(self.failed)
+    def answered(self) -> frozenset[str]:
+        return frozenset(self.told)
+
+    def __add__(self, other: Answers) -> Answers:
+        return Answers(
+            {**self.told, **other.told},
+            self.failed | other.failed,
+            {
+                reason: self.reasons.get(reason, 0) + other.reasons.get(reason, 0)
+                for reason in self.reasons.keys() | other.reasons.keys()
+            },
+        )
+
+
+class Clients:
+    """A load that goes on, whatever happens to the server, until it is told to end."""
+
+    def __init__(self, triton: str, prefix: str, seed: int, per_second: float = PER_SECOND) -> None:
+        self._prefix = prefix
+        self._per_second = per_second
+        self._ended = False
+        self._began_at = time.monotonic()
+        self._task = asyncio.create_task(
+            load(triton, prefix, seed, lambda _: not self._ended, per_second)
+        )
+
+    def sent_since(self, moment: float, names: Sequence[str]) -> list[str]:
+        """Those that were due later than ``moment`` (``time.monotonic()``)."""
+        first = (moment - self._began_at) * self._per_second
+        return [n for n in names if int(n.removeprefix(f"{self._prefix}-")) > first]
+
+    async def end(self) -> Answers:
+        self._ended = True
+        return await self._task
 
 
 async def load(
@@ -38,6 +86,7 @@ async def load(
     """Requests ``prefix-0``, ``prefix-1`` … at an even pace, for as long as ``going`` (it is given
     the time of the next one, in seconds after the start) says so; returns when all are over.
     """
+    began_at = time.monotonic()
     result = await drive(
         _requests(prefix, seed, going, per_second),
         triton,
@@ -46,11 +95,15 @@ async def load(
     )
     # Each request is a phase of its own, so that the tallies tell them apart.
     return Answers(
-        answered=frozenset(c.phase for c, tally in result.by_cohort.items() if tally.answered),
+        told={
+            c.phase: Told(c.tenant, c.model, tally.input_tokens, tally.output_tokens)
+            for c, tally in result.by_cohort.items()
+            if tally.answered
+        },
         failed=frozenset(c.phase for c, tally in result.by_cohort.items() if tally.failed),
         reasons=result.failures,
-        p50_s=result.latency_p50_s,
-        p99_s=result.latency_p99_s,
+        sent_at=[began_at + sent_s for sent_s in result.sent_s],
+        latencies_s=result.latencies_s,
     )
 
 

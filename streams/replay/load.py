@@ -92,7 +92,7 @@ class _Load:
         self._started = time.monotonic()
         self._tallies: dict[Cohort, Tally] = defaultdict(Tally)
         self._failures = FailureCounts()
-        self._latencies_s = array("d")
+        self._sent_s, self._latencies_s = array("d"), array("d")
         self._waiting: set[asyncio.Task[None]] = set()
         self._crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent = self._answered = self._failed = 0
@@ -123,6 +123,8 @@ class _Load:
             failures=self._failures.by_reason(),
             latency_p50_s=p50,
             latency_p99_s=p99,
+            sent_s=self._sent_s,
+            latencies_s=self._latencies_s,
             max_lag_s=self._max_lag_s,
             elapsed_s=time.monotonic() - self._started,
         )
@@ -160,6 +162,7 @@ class _Load:
         except _UnusableAnswer as exc:
             self._fail(request, "UNUSABLE_ANSWER", str(exc))
         else:
+            self._sent_s.append(sent_at - self._started)
             self._latencies_s.append(time.monotonic() - sent_at)
             self._answered += 1
             self._tallies[_cohort(request)] += Tally(

@@ -60,6 +60,8 @@ class LoadResult:
 
     ``failures`` counts by ``CODE: message``. Latencies are from the sending to the answer, of
     answered requests only, and ``None`` without any; what waited to be sent is in ``max_lag_s``.
+    ``latencies_s`` has each of them, in the order of the answers, and ``sent_s`` when its request
+    was sent, counted from the start.
     """
 
     by_cohort: Mapping[Cohort, Tally]
@@ -68,6 +70,8 @@ class LoadResult:
     latency_p99_s: float | None
     max_lag_s: float
     elapsed_s: float
+    sent_s: Sequence[float] = ()
+    latencies_s: Sequence[float] = ()
 
     @property
     def total(self) -> Tally:

@@ -18,7 +18,8 @@ class StackConfig:
     and its metrics one above, as Triton has them by default.
 
     ``price_book`` is by default FOLDER/prices.toml, copied from the project's where it is missing.
-    ``emitter_env`` is added to the environment of the models. Without ``preferred_ports`` the
+    ``emitter_env`` is added to the environment of the models. ``log_max_bytes`` is the usage log's
+    cap, for whoever keeps to it; by default the settings'. Without ``preferred_ports`` the
     usual ports are left alone.
     """
 
@@ -34,6 +35,7 @@ class StackConfig:
     region: str = "local"
     deployment: str = "dev"
     emitter_env: Mapping[str, str] = field(default_factory=dict)
+    log_max_bytes: int | None = None
     preferred_ports: bool = True
 
 

@@ -99,6 +99,8 @@ def settings_for(config: StackConfig, folder: Path, ports: Ports, base: Settings
         "webhooks": config.webhooks,
         "alert_floor_usd_per_hour": config.alert_floor_usd_per_hour,
     }
+    if config.log_max_bytes is not None:
+        changes["log_max_bytes"] = config.log_max_bytes
     return base.model_copy(update=changes)
 
 

@@ -236,6 +236,9 @@ async def test_a_full_house_delays_what_is_due_but_drops_nothing(triton: StandIn
     assert result.max_lag_s >= 0.45  # nine rounds of four came before the last
     assert result.latency_p50_s is not None
     assert 0.05 <= result.latency_p50_s < 0.45  # the delay is not in the latency
+    assert len(result.latencies_s) == len(result.sent_s) == 40
+    assert min(result.latencies_s) >= 0.05
+    assert 0.45 <= max(result.sent_s) <= result.elapsed_s  # when it was sent, not when due
 
 
 async def test_errors_are_counted_by_their_reason(triton: StandIn) -> None:

@@ -95,6 +95,25 @@ def test_credentials_go_to_what_runs_elsewhere_and_not_to_the_own_processes(
     assert own.webhook_secret.get_secret_value() == "w"
 
 
+@pytest.mark.parametrize(("cap", "expected"), [(None, 5_000_000), (70_000, 70_000)])
+def test_the_logs_cap_is_that_of_the_stack_for_server_and_shipper_alike(
+    tmp_path: Path, ports: Ports, cap: int | None, expected: int
+) -> None:
+    config = StackConfig(tmp_path, log_max_bytes=cap)
+    settings = settings_for(config, tmp_path, ports, Settings(log_max_bytes=5_000_000))
+    planned = plan(
+        config=config,
+        folder=tmp_path,
+        settings=settings,
+        ports=ports,
+        shm="meter_test_",
+        on_progress=lambda _: None,
+    )
+    told = {unit.name: unit.env for unit in planned if isinstance(unit, Recipe)}
+    for name in ("triton", "shipper"):
+        assert told[name]["METER_LOG_MAX_BYTES"] == str(expected)
+
+
 @pytest.mark.parametrize("address", ["8001", "host", "host:grpc"])
 def test_a_triton_address_without_host_and_port_is_an_error(
     tmp_path: Path, ports: Ports, address: str
