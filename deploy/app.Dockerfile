@@ -26,6 +26,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 1000:1000
 WORKDIR /var/lib/inference-meter
 # Fails the build, rather than the start, if a process can't be imported.
-RUN python -c "import streams.shipper.__main__, streams.worker.__main__, \
-streams.detection.__main__, streams.stack.topics_admin"
+RUN python -c "import streams.shipper.__main__, streams.sentinel.__main__, \
+streams.worker.__main__, streams.detection.__main__, streams.reconciler.__main__, \
+streams.stack.topics_admin"
 CMD ["python", "-m", "streams.worker"]

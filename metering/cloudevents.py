@@ -10,6 +10,8 @@ from metering.errors import UnreadableUsage
 SPEC_VERSION = "1.0"
 USAGE_BATCH_TYPE = "inference-meter.usage.batch.v1"
 USAGE_REFUSED_TYPE = "inference-meter.usage.refused.v1"
+USAGE_CAPACITY_TYPE = "inference-meter.usage.capacity.v1"
+USAGE_RECONCILIATION_TYPE = "inference-meter.usage.reconciliation.v1"
 COST_REQUEST_TYPE = "inference-meter.cost.request.v1"
 COST_WINDOW_TYPE = "inference-meter.cost.window.v1"
 COST_ANOMALY_TYPE = "inference-meter.cost.anomaly.v1"

@@ -141,3 +141,91 @@ class DetectorMetrics:
         self.deliveries = Counter(
             "meter_alert_deliveries", "Alerts delivered", ["outcome"], registry=registry
         )
+
+
+class SentinelMetrics:
+    """What the accelerators of this host could do, and did. Busy and idle are sums since a
+    device's board was begun, and begin anew with the machine."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        device, instance = ["device", "accelerator"], ["model", "model_instance", "device"]
+        self.busy_seconds = Gauge(
+            "meter_device_busy_seconds",
+            "Time in which any batch ran on the device",
+            device,
+            registry=registry,
+        )
+        self.idle_seconds = Gauge(
+            "meter_device_idle_seconds",
+            "Time in which no batch ran on the device",
+            device,
+            registry=registry,
+        )
+        self.lost_seconds = Gauge(
+            "meter_device_lost_seconds",
+            "Busy time of batches whose process died in the middle",
+            device,
+            registry=registry,
+        )
+        self.executions = Gauge(
+            "meter_instance_executions",
+            "Batches of an instance since it began",
+            instance,
+            registry=registry,
+        )
+        self.sent = Counter(
+            "meter_capacity_heartbeats", "Heartbeats acknowledged by Kafka", registry=registry
+        )
+        self.failed = Counter(
+            "meter_capacity_heartbeats_failed",
+            "Sends of heartbeats that will be tried again",
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "meter_capacity_heartbeats_dropped",
+            "Heartbeats given up, Kafka having been away for too long",
+            registry=registry,
+        )
+        self.uncounted = Counter(
+            "meter_capacity_heartbeats_without_counters",
+            "Heartbeats that claim no counters of Triton",
+            registry=registry,
+        )
+
+
+class ReconcilerMetrics:
+    """How the stored usage compares with Triton's counters; of all hosts together, by model."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.coverage = Gauge(
+            "meter_reconciliation_coverage_ratio",
+            "Requests that are attributed or inferred, of those that Triton has counted",
+            ["model"],
+            registry=registry,
+        )
+        self.missing_executions = Gauge(
+            "meter_reconciliation_missing_executions",
+            "Executions that Triton has counted and nothing stored tells of",
+            ["model"],
+            registry=registry,
+        )
+        self.inferred = Gauge(
+            "meter_reconciliation_inferred_requests",
+            "Requests that only the counters tell of; never executed",
+            ["model"],
+            registry=registry,
+        )
+        self.discrepancies = Counter(
+            "meter_reconciliation_discrepancies",
+            "Quantities that two heartbeats in a row have found wrong; each once until it heals",
+            ["model", "quantity"],
+            registry=registry,
+        )
+        self.verdicts = Counter(
+            "meter_reconciliation_verdicts",
+            "Models that were compared, each at one heartbeat",
+            registry=registry,
+        )
+        self.heartbeats = Counter(
+            "meter_reconciler_heartbeats", "Heartbeats stored", registry=registry
+        )

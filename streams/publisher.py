@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from metering.capacity import CapacityHeartbeat
 from metering.cloudevents import (
     COST_ANOMALY_TYPE,
     COST_REQUEST_TYPE,
     COST_WINDOW_TYPE,
+    USAGE_CAPACITY_TYPE,
+    USAGE_RECONCILIATION_TYPE,
     USAGE_REFUSED_TYPE,
     Headers,
     encode_headers,
@@ -21,11 +24,20 @@ from metering.cloudevents import (
 from metering.costs import Anomaly, CostLine, WindowRow
 from metering.errors import SinkUnavailable
 from metering.ledger import Refusal
+from metering.reconciliation import Verdict
 from streams.settings import Settings
-from streams.topics import COST_ANOMALIES, COST_REQUESTS, COST_WINDOWS, USAGE_DLQ
+from streams.topics import (
+    COST_ANOMALIES,
+    COST_REQUESTS,
+    COST_WINDOWS,
+    USAGE_CAPACITY,
+    USAGE_DLQ,
+    USAGE_RECONCILIATION,
+)
 
 EVENT_SOURCE = "inference-meter/worker"
 DETECTOR_SOURCE = "inference-meter/detector"
+RECONCILER_SOURCE = "inference-meter/reconciler"
 MAX_REQUEST_BYTES = 20 * 1024 * 1024
 """Above the largest that any topic takes, so that the broker decides and not the client."""
 
@@ -75,6 +87,31 @@ def anomaly_record(anomaly: Anomaly) -> Record:
             DETECTOR_SOURCE,
             anomaly.anomaly_id,
             (anomaly.window_start_ms + anomaly.window_seconds * 1000) * 10**6,
+        ),
+    )
+
+
+def heartbeat_record(beat: CapacityHeartbeat) -> Record:
+    return Record(
+        USAGE_CAPACITY,
+        beat.host.encode(),
+        beat.model_dump_json().encode(),
+        encode_headers(USAGE_CAPACITY_TYPE, beat.source, str(beat.sequence), beat.time_ns),
+    )
+
+
+def verdict_record(verdict: Verdict) -> Record:
+    """The same heartbeat may be judged twice, after a restart; the id is then the same."""
+    name = "/".join(verdict.key)
+    return Record(
+        USAGE_RECONCILIATION,
+        name.encode(),
+        verdict.model_dump_json().encode(),
+        encode_headers(
+            USAGE_RECONCILIATION_TYPE,
+            RECONCILER_SOURCE,
+            f"{name}@{verdict.time_ns}",
+            verdict.time_ns,
         ),
     )
 

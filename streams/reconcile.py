@@ -1,110 +1,111 @@
-"""Metered usage against Triton's own counters, model by model.
+"""Stored usage against the running Triton's own counters, now and once.
 
-Triton's side is ``batch_stats`` of the statistics API, which counts an execution once;
-``inference_stats`` would count a batch's time for each of its requests.
+The same comparison as the reconciler's, which does it with every heartbeat.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
-import tritonclient.grpc.aio as grpc_aio
-from tritonclient.utils import InferenceServerException
-
-from metering.errors import MeteringError
-from sinks.clickhouse.queries import Metered
-
-TOLERANCE = 0.10
-FIRST_EXECUTION_NS = 50 * 10**6
-"""The first execution of a process takes so much longer outside of the model than any later one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerCounters:
-    """What one model executed since its server started."""
-
-    model: str
-    executions: int
-    rows: int
-    gpu_ns: int
+from metering.capacity import CapacityHeartbeat, ModelCounters
+from metering.reconciliation import OUTCOMES, Comparison, Verdict
+from sinks.clickhouse.capacity import CapacityReader
+from streams.reconciler.judging import Judging
+from streams.sentinel.boots import Boot
+from streams.sentinel.counters import Counters, ask_counters
+from streams.sentinel.triton import TritonCounters
+from streams.settings import Settings
+from streams.targets import clickhouse_target
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Both sides of one model. GPU time is measured inside the server's own measure, so it may
-    be a little less, never more: by ``TOLERANCE``, and once by ``FIRST_EXECUTION_NS``."""
+async def reconcile(settings: Settings) -> list[Verdict]:
+    """One per model that Triton has loaded, since it was loaded.
 
-    server: ServerCounters
-    metered: ServerCounters
-
-    @property
-    def executions_match(self) -> bool:
-        return self.server.executions == self.metered.executions
-
-    @property
-    def rows_match(self) -> bool:
-        return self.server.rows == self.metered.rows
-
-    @property
-    def gpu_time_ratio(self) -> float | None:
-        """Metered over server; ``None``: the server has no time yet."""
-        return None if self.server.gpu_ns == 0 else self.metered.gpu_ns / self.server.gpu_ns
-
-    @property
-    def gpu_time_matches(self) -> bool:
-        gap_ns = self.server.gpu_ns - self.metered.gpu_ns
-        return 0 <= gap_ns <= self.server.gpu_ns * TOLERANCE + FIRST_EXECUTION_NS
-
-    @property
-    def agrees(self) -> bool:
-        return self.executions_match and self.rows_match and self.gpu_time_matches
-
-    def as_json(self) -> dict[str, dict[str, int]]:
-        return {
-            name: {"server": getattr(self.server, name), "metered": getattr(self.metered, name)}
-            for name in ("executions", "rows", "gpu_ns")
-        }
-
-
-async def server_counters(triton_grpc: str) -> list[ServerCounters]:
-    """Every loaded model that is executed itself (an ensemble only counts its parts again).
+    Which server that is, the usage log of this host says; where it is not here, ClickHouse: the one
+    whose usage of the model came last.
 
     Raises:
-        MeteringError: Triton does not answer at that address.
+        MeteringError: Triton or ClickHouse does not answer.
     """
-    client = grpc_aio.InferenceServerClient(triton_grpc)
+    async with TritonCounters(settings) as triton:
+        counters = await ask_counters(settings.log_dir, triton.ask)
+    return await asyncio.to_thread(_judge, settings, counters)
+
+
+def _judge(settings: Settings, counters: Counters) -> list[Verdict]:
+    target = clickhouse_target(settings)
+    judging, reader = Judging(target), CapacityReader(target)
     try:
-        statistics = await client.get_inference_statistics(as_json=False)
-    except InferenceServerException as exc:
-        raise MeteringError(
-            f"Triton at {triton_grpc} does not answer: {exc.message()}. "
-            "Is it up? `meter up` starts one; --triton HOST:PORT names another"
-        ) from exc
+        by_boot = _by_boot(counters, reader)
+        beats = [_beat(boot, models, counters) for boot, models in by_boot.items()]
+        verdicts = [verdict for beat in beats for verdict in judging.judge(beat)]
     finally:
-        await client.close()
-    return sorted(
-        (
-            ServerCounters(
-                stats.name,
-                sum(b.compute_infer.count for b in stats.batch_stats),
-                sum(b.batch_size * b.compute_infer.count for b in stats.batch_stats),
-                sum(b.compute_infer.ns for b in stats.batch_stats),
-            )
-            for stats in statistics.model_stats
-        ),
-        key=lambda counters: counters.model,
+        judging.close()
+        reader.close()
+    return sorted(verdicts, key=lambda v: (v.model, v.version))
+
+
+def _by_boot(counters: Counters, reader: CapacityReader) -> dict[Boot, list[ModelCounters]]:
+    if counters.boot is not None:
+        return {counters.boot: list(counters.models)}
+    last = reader.last_boots()
+    found: dict[Boot, list[ModelCounters]] = defaultdict(list)
+    for model in counters.models:
+        found[Boot("unknown", last.get(model.model, "unknown"))].append(model)
+    return found
+
+
+def _beat(boot: Boot, models: Sequence[ModelCounters], counters: Counters) -> CapacityHeartbeat:
+    return CapacityHeartbeat(
+        source=f"{boot.host}/reconcile",
+        sequence=time.monotonic_ns(),
+        host=boot.host,
+        boot_id=boot.boot_id,
+        time_ns=counters.time_ns,
+        asked_ns=counters.asked_ns,
+        triton_answers=True,
+        models=tuple(models),
     )
 
 
-def reconcile(server: Sequence[ServerCounters], metered: Sequence[Metered]) -> list[Verdict]:
-    """Every model that either side knows of."""
-    ours = {m.model: ServerCounters(m.model, m.executions, m.rows, m.gpu_ns) for m in metered}
-    theirs = {s.model: s for s in server}
-    return [
-        Verdict(
-            theirs.get(model, ServerCounters(model, 0, 0, 0)),
-            ours.get(model, ServerCounters(model, 0, 0, 0)),
-        )
-        for model in sorted(theirs.keys() | ours.keys())
-    ]
+def by_model(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]:
+    """For machines. Versions are told apart where a model has several."""
+    names = [v.model for v in verdicts]
+    return {
+        v.model if names.count(v.model) == 1 else f"{v.model}/{v.version}": as_json(v)
+        for v in verdicts
+    }
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    sides = {c.quantity: _sides(c) for c in verdict.comparisons}
+    outcomes = {c.quantity: _parts(c) for c in verdict.comparisons if c.quantity in OUTCOMES}
+    return {
+        **{name: sides[name] for name in ("executions", "rows", "gpu_ns")},
+        "outcomes": outcomes,
+        "requests": verdict.requests,
+        "attributed": verdict.attributed,
+        "inferred": verdict.inferred,
+        "missing": verdict.missing,
+        "uncounted": verdict.uncounted,
+        "coverage_percent": f"{verdict.coverage_percent:.2f}",
+        "discrepancies": list(verdict.discrepancies),
+        "agrees": verdict.agrees,
+    }
+
+
+def _sides(comparison: Comparison) -> dict[str, int]:
+    return {"server": comparison.server, "metered": comparison.metered}
+
+
+def _parts(comparison: Comparison) -> dict[str, int]:
+    return {
+        **_sides(comparison),
+        "inferred": comparison.inferred,
+        "missing": comparison.missing,
+        "surplus": comparison.surplus,
+    }

@@ -1,4 +1,4 @@
-"""The reconciliation as a table for people."""
+"""The reconciliation as tables for people."""
 
 from __future__ import annotations
 
@@ -6,27 +6,64 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from streams.reconcile import Verdict
+from metering.reconciliation import OUTCOMES, Verdict
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    title = "metered, against Triton's own counters"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    for name in ("executions", "rows", "GPU s, server", "metered", "share"):
+    """Model by model; ``coverage`` is of requests."""
+    table = _table("metered, against Triton's own counters", 1)
+    for name in ("executions", "rows", "GPU s, server", "metered", "share", "coverage"):
         table.add_column(name, justify="right", no_wrap=True)
     for verdict in verdicts:
-        ratio = verdict.gpu_time_ratio
+        gpu = verdict.of("gpu_ns")
         table.add_row(
-            verdict.server.model,
-            _same(verdict.server.executions, verdict.metered.executions),
-            _same(verdict.server.rows, verdict.metered.rows),
-            f"{verdict.server.gpu_ns / 1e9:.2f}",
-            f"{verdict.metered.gpu_ns / 1e9:.2f}",
-            "–" if ratio is None else f"{'' if verdict.gpu_time_matches else '[red]'}{ratio:.1%}",
+            verdict.model,
+            _same(verdict, "executions"),
+            _same(verdict, "rows"),
+            *(("–", "–", "–") if gpu is None else _gpu(gpu.server, gpu.metered, gpu.agrees)),
+            f"{'[red]' if verdict.missing else ''}{verdict.coverage_percent:.2f}%",
         )
     return table
 
 
-def _same(server: int, metered: int) -> str:
-    return f"{metered:,}" if server == metered else f"[red]{metered:,} of {server:,}[/]"
+def outcome_table(verdicts: Sequence[Verdict]) -> Table:
+    """What became of the requests: each model's outcomes that there were."""
+    table = _table("requests by outcome", 2)
+    for name in ("server", "metered", "by counters", "missing"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for verdict in verdicts:
+        for outcome in OUTCOMES:
+            found = verdict.of(outcome)
+            if found is not None and (found.server or found.high):
+                table.add_row(
+                    verdict.model,
+                    outcome,
+                    f"{found.server:,}",
+                    f"{found.metered:,}",
+                    f"{found.inferred:,}" if found.inferred else "–",
+                    f"[red]{found.missing:,}" if found.missing else "–",
+                )
+        if verdict.uncounted:
+            table.add_row(
+                verdict.model, "before the queue", "–", f"{verdict.uncounted:,}", "–", "–"
+            )
+    return table
+
+
+def _table(title: str, names: int) -> Table:
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("model", "outcome")[:names]:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _same(verdict: Verdict, quantity: str) -> str:
+    found = next(c for c in verdict.comparisons if c.quantity == quantity)
+    if found.agrees:
+        return f"{found.metered:,}"
+    return f"[red]{found.metered:,} of {found.server:,}[/]"
+
+
+def _gpu(server_ns: int, metered_ns: int, agrees: bool) -> tuple[str, str, str]:
+    share = f"{metered_ns / server_ns:.1%}" if server_ns else "–"
+    return f"{server_ns / 1e9:.2f}", f"{metered_ns / 1e9:.2f}", share if agrees else f"[red]{share}"

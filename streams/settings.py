@@ -45,6 +45,8 @@ class Settings(BaseModel):
     webhook_secret: SecretStr = SecretStr("")
     alertmanager: str = ""
     alert_floor_usd_per_hour: Annotated[float, Field(ge=0)] = 1.0
+    capacity_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    reconcile_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
 

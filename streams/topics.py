@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 USAGE_BATCHES = "usage.batches.v1"
 USAGE_DLQ = "usage.dlq.v1"
+USAGE_CAPACITY = "usage.capacity.v1"
+USAGE_RECONCILIATION = "usage.reconciliation.v1"
 COST_REQUESTS = "cost.requests.v1"
 COST_WINDOWS = "cost.windows.v1"
 COST_ANOMALIES = "cost.anomalies.v1"
@@ -42,6 +44,9 @@ TOPICS: tuple[Topic, ...] = (
         1,
         {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES + 512 * 1024)},
     ),
+    # One partition: a host's heartbeats keep their order.
+    Topic(USAGE_CAPACITY, 1, {"retention.ms": _WEEK_MS}),
+    Topic(USAGE_RECONCILIATION, 1, {"retention.ms": _WEEK_MS}),
     Topic(COST_REQUESTS, 4, {"retention.ms": _WEEK_MS}),
     Topic(COST_WINDOWS, 1, {"retention.ms": _WEEK_MS}),
     Topic(COST_ANOMALIES, 1, {"retention.ms": _WEEK_MS}),

@@ -11,17 +11,6 @@ from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Clien
 
 
 @dataclass(frozen=True, slots=True)
-class Metered:
-    """What was metered of one model since its server started."""
-
-    model: str
-    boot_id: str
-    executions: int
-    rows: int
-    gpu_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
     """Lines of one run: counts and sums, each line once."""
 
@@ -87,19 +76,6 @@ class ClickHouseReader:
         except (ClickHouseError, OSError) as exc:
             raise QueryFailed(f"ClickHouse at {self._target.url}: {str(exc).strip()}") from exc
         return answer if isinstance(answer, bytes) else str(answer).encode()
-
-    def metered(self) -> list[Metered]:
-        """Per model: what the server process that spoke last has executed."""
-        return [
-            Metered(*row)
-            for row in self.rows(
-                "WITH latest AS (SELECT model, argMax(boot_id, time) AS boot_id "
-                "FROM cost_requests GROUP BY model) "
-                "SELECT model, boot_id, uniqExact(source, sequence), sum(rows), sum(gpu_ns) "
-                "FROM cost_requests WHERE (model, boot_id) IN latest "
-                "GROUP BY model, boot_id ORDER BY model"
-            )
-        ]
 
     def stored(self, prefix: str) -> Stored:
         """Lines whose request id begins with ``prefix``."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from metering.errors import MeteringError
 from streams.settings import Settings
+from streams.stack.plan import beside_grpc
 from streams.stack.stack import find_running
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -51,7 +52,11 @@ def running_settings(
     folder: Path, clickhouse: str | None = None, triton: str | None = None
 ) -> Settings:
     """Where the stack is: what runs in ``folder``, else the ``METER_*`` environment; an address
-    that was given on the command line wins."""
+    that was given on the command line wins.
+
+    Raises:
+        StackError: ``triton`` is not HOST:PORT.
+    """
     base = Settings.from_env()
     found = find_running(folder)
     changes: dict[str, Any] = {}
@@ -68,7 +73,8 @@ def running_settings(
     if clickhouse is not None:
         changes["clickhouse"] = clickhouse
     if triton is not None:
-        changes["triton_grpc"] = triton
+        http, grpc, metrics = beside_grpc(triton)
+        changes |= {"triton_http": http, "triton_grpc": grpc, "triton_metrics": metrics}
     return base.model_copy(update=changes)
 
 

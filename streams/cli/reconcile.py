@@ -11,12 +11,10 @@ import click
 from rich.console import Console
 
 from metering.errors import MeteringError
-from sinks.clickhouse.queries import ClickHouseReader
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
+from streams.reconcile import by_model
 from streams.reconcile import reconcile as compare
-from streams.reconcile import server_counters
-from streams.reconcile_table import verdict_table
-from streams.targets import clickhouse_target
+from streams.reconcile_table import outcome_table, verdict_table
 
 
 @click.command(short_help="Metered usage against Triton's own counters.")
@@ -27,21 +25,21 @@ from streams.targets import clickhouse_target
 def reconcile(folder: Path, clickhouse: str | None, triton: str | None, as_json: bool) -> None:
     """Metered usage against Triton's own counters, since Triton started.
 
-    Executions and rows must be equal; GPU time is measured inside what Triton measures, so it
-    may be up to 10 % less and never more. Exits with 1 if a model disagrees. Usage that is still
+    Executions, rows and requests by outcome must be equal; GPU time is measured inside what Triton
+    measures, so it may be up to 10 % less and never more. What never reached a model and no front
+    has seen is known by the counters alone. Exits with 1 if a model disagrees. Usage that is still
     on its way shows as missing: ask again when traffic rests.
     """
     settings = running_settings(folder, clickhouse, triton)
     try:
-        server = asyncio.run(server_counters(settings.triton_grpc))
-        reader = ClickHouseReader(clickhouse_target(settings))
-        verdicts = compare(server, reader.metered())
-        reader.close()
+        verdicts = asyncio.run(compare(settings))
     except MeteringError as exc:
         raise explain_absence(folder, exc) from exc
     if as_json:
-        document = {v.server.model: {**v.as_json(), "agrees": v.agrees} for v in verdicts}
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(by_model(verdicts), indent=2))
     else:
-        Console().print(verdict_table(verdicts))
+        console = Console()
+        console.print(verdict_table(verdicts))
+        console.print()
+        console.print(outcome_table(verdicts))
     sys.exit(0 if all(v.agrees for v in verdicts) else 1)

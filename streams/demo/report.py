@@ -9,9 +9,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from metering.reconciliation import Verdict
 from sinks.clickhouse.queries import ClickHouseReader, UnitCost
 from streams.audit import Audit
-from streams.reconcile import Verdict
+from streams.reconcile import as_json, by_model
 from streams.replay.load_result import LoadResult
 from streams.replay.scenario import Scenario
 
@@ -130,7 +131,7 @@ class DemoReport:
             found.append(f"{self.topics.refused} usage messages were refused")
         for verdict in self.verdicts:
             if not verdict.agrees:
-                found.append(f"{verdict.server.model}: {verdict.as_json()}")
+                found.append(f"{verdict.model}: {as_json(verdict)}")
         if self.calm_anomalies:
             found.append(f"{len(self.calm_anomalies)} anomalies in calm traffic")
         found += self._problems_of_cause()
@@ -162,7 +163,7 @@ class DemoReport:
                 "mean_size": round(self.mean_batch_size, 3),
             },
             "conservation": {"mismatches": self.topics.mismatches},
-            "reconciliation": {v.server.model: v.as_json() for v in self.verdicts},
+            "reconciliation": by_model(self.verdicts),
             "unit_costs": [_plain(asdict(cost)) for cost in self.unit_costs],
             "anomalies": {
                 "calm": len(self.calm_anomalies),

@@ -14,7 +14,7 @@ from streams.audit import audit
 from streams.demo.pricechange import announce
 from streams.demo.receiver import WebhookReceiver
 from streams.demo.report import DemoReport, Found, spend_by_window
-from streams.reconcile import reconcile, server_counters
+from streams.reconcile import reconcile
 from streams.replay.load import drive
 from streams.replay.load_result import LoadResult, Progress
 from streams.replay.scenario import SCENARIOS, Incident, Scenario, demo_plan
@@ -172,10 +172,7 @@ class _Demo:
         await asyncio.sleep(DETECTION_SETTLE_S)
         watcher.say("auditing the topics, reconciling with Triton's own counters")
         topics = await audit(settings, self._prefix)
-        verdicts = reconcile(
-            await server_counters(settings.triton_grpc),
-            await asyncio.to_thread(self._reader.metered),
-        )
+        verdicts = await reconcile(settings)
         found = await asyncio.to_thread(self._found, start_ns)
         return DemoReport(
             scenario=self._scenario,

@@ -1,4 +1,4 @@
-"""The project's own processes: the ClickHouse endpoint, the shipper, the worker, the detector."""
+"""The project's own processes: the ClickHouse endpoint, and one for each step."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class Service:
 SERVICES = (
     # What Triton logs until its end is shipped.
     Service("shipper", "streams.shipper", ("topics",), stops_after=("triton",)),
+    Service("sentinel", "streams.sentinel", ("topics",)),
     Service("worker", "streams.worker", ("topics", "schema")),
     Service("detector", "streams.detection", ("topics", "schema")),
+    Service("reconciler", "streams.reconciler", ("topics", "schema")),
 )
 
 

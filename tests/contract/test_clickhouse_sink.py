@@ -20,7 +20,7 @@ from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
 from sinks.clickhouse.connection import ClickHouseTarget
-from sinks.clickhouse.queries import ClickHouseReader, Metered, Stored
+from sinks.clickhouse.queries import ClickHouseReader, Stored
 from sinks.clickhouse.schema import migrate
 from sinks.clickhouse.writer import ClickHouseWriter
 
@@ -477,26 +477,6 @@ def test_stored_counts_the_lines_of_one_run(store: Store, batch_of: MakeBatch) -
     assert reader.stored("run%") == Stored(1, 100, 20, 0)
     assert reader.stored("'; DROP TABLE cost_request_lines; --") == Stored(0, 0, 0, 0)
     assert reader.stored("") == Stored(3, 300, 60, 0)
-
-
-def test_metered_is_of_the_server_process_that_spoke_last(
-    store: Store, batch_of: MakeBatch
-) -> None:
-    writer, reader = store
-    batches = [
-        batch_of(9, boot_id="before", source="before/s", end_epoch_ns=NOON_NS - 1),
-        batch_of(0, boot_id="now", source="now/a", gpu_ns=10, requests=[{"rows": 3}, {}]),
-        batch_of(1, boot_id="now", source="now/a", gpu_ns=20),
-        batch_of(0, boot_id="now", source="now/b", gpu_ns=40),
-        batch_of(0, boot_id="now", source="now/c", model="other", gpu_ns=5),
-    ]
-    for batch in batches:
-        writer.write_lines(price_batch(batch, BOOK))
-        writer.write_lines(price_batch(batch, BOOK))
-    assert reader.metered() == [
-        Metered("other", "now", 1, 1, 5),
-        Metered("tiny", "now", 3, 6, 70),
-    ]
 
 
 def test_unit_costs_leave_unpriced_requests_out_of_every_quotient(

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from streams.settings import PREFIX, Settings
+from streams.stack import services as stack
 from streams.stack.config import MODELS
 from streams.stack.kafka import server_properties
 from streams.stack.triton import TritonInstall, TritonPorts, triton_recipe
@@ -217,9 +218,9 @@ def test_a_process_is_asked_for_its_metrics_by_a_program_that_works(name: str) -
     assert f":{environment(name)['METER_METRICS_PORT']}/metrics" in program
 
 
-def test_the_three_processes_of_the_project_are_all_there() -> None:
+def test_the_processes_of_the_project_are_all_there() -> None:
     modules = {SERVICES[name]["command"][-1] for name in OWN if name != "topics"}
-    assert modules == {"streams.shipper", "streams.worker", "streams.detection"}
+    assert modules == {service.module for service in stack.SERVICES}
 
 
 @every_service
@@ -296,16 +297,16 @@ def test_what_a_process_reads_and_writes_lies_on_a_mount(name: str) -> None:
         assert (REPO / source / Path(book).name).exists()
 
 
-def test_triton_and_the_shipper_share_the_usage_log_as_one_user() -> None:
+def test_triton_shipper_and_sentinel_share_the_usage_log_as_one_user() -> None:
     sharing = {
         name: (SERVICES[name]["user"], target, environment(name)["METER_LOG_DIR"])
         for name in SERVICES
         for source, target, mode in mounts(name)
         if source == USAGE_LOG and mode == "rw"
     }
-    assert set(sharing) == {"triton", "shipper"}
+    assert set(sharing) == {"triton", "shipper", "sentinel"}
     (user, target, log_dir) = sharing["triton"]
-    assert sharing["shipper"] == (user, target, log_dir)
+    assert set(sharing.values()) == {(user, target, log_dir)}
     assert target == log_dir
     for file in ("app.Dockerfile", "triton.Dockerfile"):
         uid = user.split(":")[0]

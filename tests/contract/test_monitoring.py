@@ -22,7 +22,13 @@ from metering.usage import UsageBatch
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.schema import migrate
 from sinks.clickhouse.writer import ClickHouseWriter
-from sinks.prometheus import DetectorMetrics, ShipperMetrics, WorkerMetrics
+from sinks.prometheus import (
+    DetectorMetrics,
+    ReconcilerMetrics,
+    SentinelMetrics,
+    ShipperMetrics,
+    WorkerMetrics,
+)
 from tests.contract.conftest import ClickHouse
 
 REPO = Path(__file__).parents[2]
@@ -45,6 +51,7 @@ PANELS = [
     for path in DASHBOARDS
     for panel in json.loads(path.read_text())["panels"]
 ]
+PROCESSES = (WorkerMetrics, ShipperMetrics, DetectorMetrics, SentinelMetrics, ReconcilerMetrics)
 SCRAPE_LABELS = {"job", "instance", "process"}
 PROMQL = {
     *("and", "or", "unless", "by", "on", "offset"),
@@ -56,10 +63,10 @@ every_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda p: p.st
 
 
 def exposed() -> dict[str, set[str]]:
-    """Every series of the three processes, with its labels, as Prometheus sees it."""
+    """Every series of the processes, with its labels, as Prometheus sees it."""
     registry = CollectorRegistry()
     found: dict[str, set[str]] = {"up": set()}
-    for process in (WorkerMetrics, ShipperMetrics, DetectorMetrics):
+    for process in PROCESSES:
         for metric in vars(process(registry)).values():
             labels = set(metric._labelnames)
             (family,) = metric.describe()

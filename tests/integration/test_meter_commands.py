@@ -96,6 +96,7 @@ def test_reconcile_finds_both_sides_equal(up: Up) -> None:
     sides = json.loads(asked.stdout)["llama_8b_sim"]
     assert sides["rows"] == {"server": 40, "metered": 40}
     assert sides["executions"]["server"] == sides["executions"]["metered"]
+    assert (sides["coverage_percent"], sides["attributed"]) == ("100.00", 40)
     assert asked.returncode == 0, asked.stdout
 
 
@@ -104,6 +105,8 @@ def test_every_service_tells_prometheus_how_it_is(up: Up) -> None:
         ("worker", "meter_requests_total"),
         ("shipper", "meter_shipped_batches_total"),
         ("detector", "meter_detector_windows_total"),
+        ("sentinel", "meter_capacity_heartbeats_total"),
+        ("reconciler", "meter_reconciliation_verdicts_total"),
     ):
         url = up.endpoints["metrics"][name]
         body = subprocess.run(

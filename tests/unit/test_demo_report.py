@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from metering.capacity import BatchStats, Failures, ModelCounters
+from metering.reconciliation import Bounds, Snapshot, Verdict, judge
+from metering.reconciliation import Tally as Reconciled
 from sinks.clickhouse.queries import UnitCost
 from streams.audit import Audit
 from streams.demo.render import show
 from streams.demo.report import Cause, DemoReport, Found, WindowSpend
-from streams.reconcile import ServerCounters, Verdict
 from streams.replay.load_result import Cohort, LoadResult, Tally
 from streams.replay.scenario import SCENARIOS
 
@@ -25,8 +27,14 @@ START_MS = 1_780_000_000_000
 
 
 def verdict(metered_executions: int = 5) -> Verdict:
-    server = ServerCounters("llama_8b_sim", 5, 20, 1_000)
-    return Verdict(server, replace(server, executions=metered_executions, gpu_ns=990))
+    server = ModelCounters(
+        model="llama_8b_sim", version="1", successes=20, failures=Failures(), cache_hits=0,
+        cache_misses=0, queue_ns=0,
+        batch_stats=(BatchStats(size=4, executions=5, compute_infer_ns=1_000),),
+    )  # fmt: skip
+    stored = Reconciled(metered_executions, 20, 990, 20)
+    at = Snapshot(host="h", boot_id="b", time_ns=1, asked_ns=2)
+    return judge(at, server, Bounds(stored, stored))
 
 
 def cause(**changes: Any) -> Cause:
@@ -167,11 +175,13 @@ def test_the_json_has_exactly_its_keys() -> None:
         "problems": None,
         "seconds": None,
     }
-    assert document["reconciliation"]["llama_8b_sim"] == {
+    sides = document["reconciliation"]["llama_8b_sim"]
+    assert {name: sides[name] for name in ("executions", "rows", "gpu_ns")} == {
         "executions": {"server": 5, "metered": 5},
         "rows": {"server": 20, "metered": 20},
         "gpu_ns": {"server": 1_000, "metered": 990},
     }
+    assert (sides["coverage_percent"], sides["agrees"]) == ("100.00", True)
 
 
 def test_the_json_says_what_the_report_has() -> None:

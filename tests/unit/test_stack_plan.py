@@ -17,6 +17,7 @@ from streams.stack.kafka import cluster_id, server_properties
 from streams.stack.plan import DEPENDS, Ports, plan, settings_for, with_dependencies
 from streams.stack.ports import PortBook
 from streams.stack.recipe import Recipe
+from streams.stack.services import SERVICES
 from streams.stack.stack import ENDPOINTS_FILE, find_running
 
 
@@ -69,7 +70,7 @@ def test_given_addresses_are_used_and_not_started(tmp_path: Path, ports: Ports) 
     assert settings.triton_http == "gpu.example:9000"
     assert settings.triton_metrics == "gpu.example:9002"
     planned = units(config, ports, tuple(DEPENDS))
-    assert set(planned) == {"topics", "schema", "shipper", "worker", "detector"}
+    assert set(planned) == {"topics", "schema", *(service.name for service in SERVICES)}
 
 
 def test_credentials_go_to_what_runs_elsewhere_and_not_to_the_own_processes(

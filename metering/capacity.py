@@ -1,0 +1,138 @@
+"""What a host could do and did: one event every few seconds, with counters that only grow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from metering.usage import EpochNs, Frozen, Name
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""Sums over the life of a server."""
+Label = Annotated[str, Field(max_length=256)]
+
+
+class DeviceCapacity(Frozen):
+    """One accelerator since its board was begun; ``busy_ns`` is the union of its batches.
+
+    ``boot`` is the machine's boot: a sum begins anew with it. ``lost_ns`` is the part of
+    ``busy_ns`` of batches whose process died in the middle. ``running``: batches just now.
+    """
+
+    device: Label
+    accelerator: Label
+    boot: Label
+    wall_ns: Count
+    busy_ns: Count
+    idle_ns: Count
+    lost_ns: Count = 0
+    running: Count
+
+    @model_validator(mode="after")
+    def _wall_is_busy_and_idle(self) -> Self:
+        if self.busy_ns + self.idle_ns != self.wall_ns:
+            raise ValueError(
+                f"busy_ns={self.busy_ns} + idle_ns={self.idle_ns} is not wall_ns={self.wall_ns}"
+            )
+        return self
+
+
+class InstanceCapacity(Frozen):
+    """One model instance since it began. ``busy_ns`` is its share of the device; ``idle_ns`` is
+    its wall time less its batches', ``batch_ns``, which overlap with those of its neighbours."""
+
+    source: Name
+    model: Name
+    device: Label
+    wall_ns: Count
+    busy_ns: Count
+    batch_ns: Count
+    idle_ns: Count
+    executions: Count
+
+
+class Failures(Frozen):
+    """Requests that Triton says have failed, by its own reasons.
+
+    ``rejected`` has those that waited too long in the queue. A request that found the queue full
+    is counted nowhere. These counters live as long as the server, and do not begin anew when a
+    model is loaded again, as the others do (all tried on 2.51).
+    """
+
+    rejected: Count = 0
+    cancelled: Count = 0
+    backend: Count = 0
+    other: Count = 0
+
+    def since(self, before: Failures) -> Failures:
+        """What has come since then; all of it where the counters have begun anew."""
+        gone = {n: getattr(self, n) - getattr(before, n) for n in type(self).model_fields}
+        return self if min(gone.values()) < 0 else Failures(**gone)
+
+
+class BatchStats(Frozen):
+    """Executions of one size, in rows. An execution counts once, however many requests it had."""
+
+    size: Count
+    executions: Count
+    compute_infer_ns: Count
+
+
+class ModelCounters(Frozen):
+    """Triton's own counters of one version of a model, since it was loaded; but ``failures``.
+
+    ``successes`` are requests: executed ones, be their answer an error, and cache hits.
+    ``failures`` is ``None`` where the metrics endpoint did not answer.
+    """
+
+    model: Name
+    version: Name
+    successes: Count
+    failures: Failures | None
+    cache_hits: Count
+    cache_misses: Count
+    queue_ns: Count
+    batch_stats: tuple[BatchStats, ...]
+
+    @property
+    def executions(self) -> int:
+        return sum(b.executions for b in self.batch_stats)
+
+    @property
+    def rows(self) -> int:
+        return sum(b.size * b.executions for b in self.batch_stats)
+
+    @property
+    def gpu_ns(self) -> int:
+        return sum(b.compute_infer_ns for b in self.batch_stats)
+
+
+class CapacityHeartbeat(Frozen):
+    """``(source, sequence)`` identifies it for ever.
+
+    The counters were asked for after ``time_ns`` and had come by ``asked_ns``. They are of the one
+    server that lives on the host, whose start is ``boot_id``. Where that can't be told, ``boot_id``
+    is ``None`` and there are no ``models``: no counters are claimed.
+    """
+
+    source: Name
+    sequence: Annotated[int, Field(ge=0, lt=2**63)]
+    host: Name
+    boot_id: Name | None
+    time_ns: EpochNs
+    asked_ns: EpochNs
+    triton_answers: bool
+    devices: tuple[DeviceCapacity, ...] = ()
+    instances: tuple[InstanceCapacity, ...] = ()
+    models: tuple[ModelCounters, ...] = ()
+
+    @model_validator(mode="after")
+    def _counters_belong_to_a_server(self) -> Self:
+        if self.asked_ns < self.time_ns:
+            raise ValueError(f"asked_ns={self.asked_ns} is before time_ns={self.time_ns}")
+        if self.models and (self.boot_id is None or not self.triton_answers):
+            raise ValueError(
+                f"models though boot_id={self.boot_id!r}, triton_answers={self.triton_answers}"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""The reconciler's process: heartbeats in, verdicts on what was metered out."""

@@ -1,0 +1,46 @@
+"""``python -m streams.reconciler``: stored usage against Triton's counters, until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from prometheus_client import CollectorRegistry
+
+from sinks.clickhouse.capacity import CapacityWriter
+from sinks.prometheus import ReconcilerMetrics, serve
+from streams.publisher import Publisher
+from streams.reconciler.app import Reconciler
+from streams.reconciler.judging import Judging
+from streams.settings import Settings
+from streams.targets import clickhouse_target
+
+
+async def run(settings: Settings) -> None:
+    registry = CollectorRegistry()
+    publisher = Publisher(settings)
+    target = clickhouse_target(settings)
+    writer, judging = CapacityWriter(target), Judging(target)
+    reconciler = Reconciler(settings, writer, publisher, judging, ReconcilerMetrics(registry))
+    serve(registry, settings.metrics_host, settings.metrics_port)
+    task = asyncio.create_task(reconciler.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    finally:
+        await publisher.stop()
+        writer.close()
+        judging.close()
+
+
+def main() -> None:
+    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(run(Settings.from_env()))
+
+
+if __name__ == "__main__":
+    main()

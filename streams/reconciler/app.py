@@ -1,0 +1,146 @@
+"""Reads ``usage.capacity.v1``, stores each heartbeat, and judges it when its usage has arrived.
+
+Stored first, then judged; the verdict is stored and published, and then the offset is committed. A
+crash in between repeats all of it: the same rows, and verdicts under the same ``ce_id``. What was
+read and is not yet judged is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from metering.capacity import CapacityHeartbeat
+from metering.errors import SinkUnavailable
+from metering.reconciliation import Verdict
+from sinks.clickhouse.capacity import CapacityWriter
+from sinks.prometheus import ReconcilerMetrics
+from streams.publisher import Publisher, verdict_record
+from streams.reconciler.judging import Judging
+from streams.reconciler.pending import Pending
+from streams.reconciler.telling import Telling
+from streams.settings import Settings
+from streams.topics import USAGE_CAPACITY
+
+log = logging.getLogger(__name__)
+
+GROUP_ID = "inference-meter-reconciler"
+POLL_MS = 500
+AT_A_TIME = 500
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 5.0
+Taken = TypeVar("Taken")
+
+
+class Reconciler:
+    def __init__(
+        self,
+        settings: Settings,
+        writer: CapacityWriter,
+        publisher: Publisher,
+        judging: Judging,
+        metrics: ReconcilerMetrics,
+    ) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._publisher = publisher
+        self._judging = judging
+        self._metrics = metrics
+        self._telling = Telling(metrics)
+        self._pending = Pending(round(settings.reconcile_grace_s * 10**9))
+        self._partition = TopicPartition(USAGE_CAPACITY, 0)
+        self._committed = -1
+        self._consumer: Any = None
+
+    async def run(self) -> None:
+        """Until cancelled. Waits for as long as Kafka or ClickHouse is away."""
+        try:
+            await _until_taken(self._connect)
+            while True:
+                batches = await self._consumer.getmany(
+                    self._partition, timeout_ms=POLL_MS, max_records=AT_A_TIME
+                )
+                await self._store(batches.get(self._partition, []))
+                await self._judge(time.time_ns())
+        finally:
+            await self._disconnect()
+
+    async def _connect(self) -> None:
+        """Raises SinkUnavailable: Kafka does not answer."""
+        await self._disconnect()
+        self._consumer = consumer = AIOKafkaConsumer(
+            **self._settings.kafka_client(),
+            group_id=GROUP_ID,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+        try:
+            await consumer.start()
+            consumer.assign([self._partition])
+            committed = await consumer.committed(self._partition)
+        except KafkaError as exc:
+            raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+        if committed is None:
+            await consumer.seek_to_beginning(self._partition)
+
+    async def _disconnect(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def _store(self, records: list[Any]) -> None:
+        read = [(r.offset, _beat_of(r.value, r.offset)) for r in records]
+        beats = [beat for _, beat in read if beat is not None]
+        if beats:
+            write = partial(asyncio.to_thread, self._writer.write_heartbeats, beats)
+            await _until_taken(write)
+            self._metrics.heartbeats.inc(len(beats))
+        for offset, beat in read:
+            self._pending.add(offset, beat)
+
+    async def _judge(self, now_ns: int) -> None:
+        for beat in self._pending.ripe(now_ns):
+            verdicts = await _until_taken(partial(asyncio.to_thread, self._judging.judge, beat))
+            if verdicts:
+                await _until_taken(partial(self._tell, verdicts))
+                self._telling.tell(beat.host, verdicts)
+        done = self._pending.done(now_ns)
+        if done > max(0, self._committed):
+            await self._commit(done)
+
+    async def _tell(self, verdicts: list[Verdict]) -> None:
+        await asyncio.to_thread(self._writer.write_verdicts, verdicts, time.time_ns())
+        await self._publisher.publish([verdict_record(v) for v in verdicts])
+
+    async def _commit(self, offset: int) -> None:
+        try:
+            await self._consumer.commit({self._partition: offset})
+            self._committed = offset
+        except KafkaError as exc:
+            log.warning("offset %d not committed, the next one will be: %r", offset, exc)
+
+
+async def _until_taken(attempt: Callable[[], Awaitable[Taken]]) -> Taken:
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return await attempt()
+        except SinkUnavailable as exc:
+            log.warning("%s; trying again in %.1f s", exc, delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MOST_S)
+
+
+def _beat_of(value: bytes | None, offset: int) -> CapacityHeartbeat | None:
+    try:
+        return CapacityHeartbeat.model_validate_json(value or b"")
+    except ValidationError as exc:
+        log.error("heartbeat at offset %d can't be read: %s", offset, exc)
+        return None
