@@ -48,7 +48,9 @@ class Load(NamedTuple):
 class Slot(NamedTuple):
     """One instance on the device, since ``opened_ns``; ``None``: nobody's.
 
-    ``busy_ns`` sums its shares. ``unshared`` of its ``executions`` have no share.
+    ``busy_ns`` sums its shares. ``unshared`` of its ``executions`` have no share. ``posted_ns`` is
+    when its last batch began by its own stamp, which ``began_ns`` may be later than: the time
+    before had been divided already.
     """
 
     opened_ns: int | None = None
@@ -58,6 +60,7 @@ class Slot(NamedTuple):
     batch_ns: int = 0
     executions: int = 0
     unshared: int = 0
+    posted_ns: int = 0
 
 
 FREE = Slot()
@@ -76,7 +79,7 @@ def begin(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
         MeteringError: one runs there, or it is nobody's, or ``SLOTS`` run on the device.
     """
     created_ns, _, running, _, carry, _, given_ns, lost_ns, executions, batch_ns = load
-    opened_ns, began_ns, _, *counts = slot
+    opened_ns, began_ns, _, *rest = slot
     if opened_ns is None or began_ns is not None or running >= SLOTS:
         raise MeteringError(f"no batch can begin in {slot}: {running} of {SLOTS} run")
     at_ns, integral, busy_ns = _moved(load, now_ns)
@@ -91,7 +94,7 @@ def begin(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
         lost_ns,
         executions,
         batch_ns,
-    ), Slot(opened_ns, at_ns, integral, *counts)
+    ), Slot(opened_ns, at_ns, integral, *rest)
 
 
 def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
@@ -138,7 +141,7 @@ def _moved(load: Load, now_ns: int) -> tuple[int, int, int]:
 def _leave(load: Load, slot: Slot, now_ns: int, *, is_told: bool) -> tuple[Load, Slot, int]:
     """Both without the batch, and its share. One that is not told is lost, and nothing counted."""
     created_ns, _, running, _, carry, _, given_ns, lost_ns, executions, sum_ns = load
-    opened_ns, began_ns, began_integral, slot_busy_ns, slot_sum_ns, slot_executions, none = slot
+    opened_ns, began_ns, began_integral, slot_busy_ns, slot_sum_ns, slot_executions, *rest = slot
     if began_ns is None:
         raise MeteringError(f"no batch can end in {slot}: none runs there")
     at_ns, integral, busy_ns = _moved(load, now_ns)
@@ -166,6 +169,6 @@ def _leave(load: Load, slot: Slot, now_ns: int, *, is_told: bool) -> tuple[Load,
             executions,
             sum_ns,
         ),
-        Slot(opened_ns, None, 0, slot_busy_ns, slot_sum_ns, slot_executions, none),
+        Slot(opened_ns, None, 0, slot_busy_ns, slot_sum_ns, slot_executions, *rest),
         share_ns,
     )

@@ -1,9 +1,9 @@
 """The occupancy board: the instances on one accelerator agree, batch by batch, who had it when.
 
-Every model instance is a process of its own. At a batch's begin and end it takes the lock of its
-device's file, moves the shared state of :mod:`metering.occupancy` on, and writes it. Metering
-never holds up inference: a lock that is not to be had within ``PATIENCE_NS`` is left alone, and
-that batch has no share.
+Every model instance is a process of its own. At a batch's begin it puts a stamp into its device's
+file. At the end it takes the file's lock, moves the shared state of :mod:`metering.occupancy` on,
+over all the begins that were put there meanwhile, and writes it. Metering never holds up inference:
+a lock that is not to be had within ``PATIENCE_NS`` is left alone, and that batch has no share.
 
 Whoever has the lock next makes good what another could not: it ends a batch whose end found the
 lock taken, and abandons the batch of a process that is gone. What such a batch had is lost to its
@@ -45,9 +45,14 @@ _boards: weakref.WeakSet[Board] = weakref.WeakSet()
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A batch that ended at ``end_ns`` (monotonic); without a share where the lock was not to be
-    had at its begin or its end."""
+    """A batch from ``start_ns`` to ``end_ns`` (monotonic), as the device counts it; without a share
+    where the lock was not to be had at its end, or nothing could be written at its begin.
 
+    ``start_ns`` is that of ``begin``, or some microseconds later: the time before it had been
+    divided when the stamp came into the file.
+    """
+
+    start_ns: int
     end_ns: int
     share_ns: int | None
 
@@ -67,6 +72,7 @@ class Board:
         self._closed = False
         self._began_ns = 0
         self._is_shared = False
+        self._is_owed = False  # something beside the state that the next begin would overwrite
         self._unshared = 0
         self._unshared_ns = 0
         self._patience_ns = PATIENCE_NS
@@ -92,12 +98,16 @@ class Board:
         return board
 
     def begin(self) -> int:
-        """A batch begins now (monotonic), whether the lock was to be had or not."""
+        """A batch begins now (monotonic)."""
+        self._is_owed |= self._is_shared  # The one before has not ended.
         self._is_shared = False
         try:
             file = self._file or self._reopened()
-            if file is not None and self._lock(file):
-                return self._begin(file)
+            if file is not None and not (self._is_owed and not self._pay(file)):
+                self._began_ns = time.monotonic_ns()
+                file.post_begin(self._slot, self._began_ns)
+                self._is_shared = True
+                return self._began_ns
         except (OSError, MeteringError) as exc:
             self._leave(exc)
         self._began_ns = time.monotonic_ns()
@@ -113,11 +123,12 @@ class Board:
                 if self._lock(file):
                     return self._end(file, now_ns)
                 file.post_end(self._slot, now_ns)
+                self._is_owed = True
             except (OSError, MeteringError) as exc:
                 self._leave(exc)
         self._unshared += 1
         self._unshared_ns += now_ns - self._began_ns
-        return Held(now_ns, None)
+        return Held(self._began_ns, now_ns, None)
 
     def close(self) -> None:
         """Give the slot back. Where the lock is not to be had, the next one does it."""
@@ -137,39 +148,36 @@ class Board:
             log.warning("%s: %s", self._path, exc)
         file.close()
 
-    def _begin(self, file: BoardFile) -> int:
+    def _pay(self, file: BoardFile) -> bool:
+        """Have the last begin and end taken up; ``False``: the lock is not to be had."""
+        if not self._lock(file):
+            return False
         try:
             table = file.read()
-            now_ns = max(time.monotonic_ns(), table.load.at_ns)
+            settle(table, max(time.monotonic_ns(), table.load.at_ns))
+            file.write(table)
+        finally:
+            file.unlock()
+        self._is_owed = False
+        return True
+
+    def _end(self, file: BoardFile, now_ns: int) -> Held:
+        try:
+            table = file.read()
             settle(table, now_ns)
+            now_ns = max(now_ns, table.load.at_ns)
             if now_ns - self._looked_ns >= LOOK_EVERY_NS:
                 self._look(file, table, now_ns)
             if self._unshared:
                 self._count_unshared(table)
             slot = table.slot(self._slot)
-            if slot.began_ns is not None:  # Not even its end could be told.
-                table.load, slot = occupancy.abandon(table.load, slot, now_ns)
-            table.load, slot = occupancy.begin(table.load, slot, now_ns)
+            start_ns = now_ns if slot.began_ns is None else slot.began_ns
+            table.load, slot, share_ns = occupancy.end(table.load, slot, now_ns)
             table.put(self._slot, slot)
             file.write(table)
         finally:
             file.unlock()
-        self._began_ns, self._is_shared = now_ns, True
-        return now_ns
-
-    def _end(self, file: BoardFile, now_ns: int) -> Held:
-        try:
-            table = file.read()
-            now_ns = max(now_ns, table.load.at_ns)
-            settle(table, now_ns)
-            if now_ns - self._looked_ns >= LOOK_EVERY_NS:
-                self._look(file, table, now_ns)
-            table.load, slot, share_ns = occupancy.end(table.load, table.slot(self._slot), now_ns)
-            table.put(self._slot, slot)
-            file.write(table)
-        finally:
-            file.unlock()
-        return Held(now_ns, share_ns)
+        return Held(start_ns, now_ns, share_ns)
 
     def _look(self, file: BoardFile, table: Table, now_ns: int) -> None:
         self._looked_ns = now_ns
@@ -205,7 +213,7 @@ class Board:
         except BaseException:
             file.close()
             raise
-        self._file, self._is_told = file, False
+        self._file, self._is_told, self._is_owed = file, False, False
 
     def _take_slot(self, file: BoardFile, patience_ns: int) -> int:
         if not file.lock(patience_ns):
@@ -218,6 +226,7 @@ class Board:
             for n in range(SLOTS):
                 if table.slot(n).opened_ns is None and file.hold_slot(n):
                     file.write_texts(n, self._text)
+                    file.post_begin(n, 0)
                     table.newest = n
                     table.put(n, Slot(opened_ns=now_ns))
                     file.write(table)

@@ -24,13 +24,14 @@ from typing import Self
 from urllib.parse import quote
 
 from metering.occupancy_layout import (
+    BEGAN_AT,
     COPY_BYTES,
-    ENDED,
     ENDED_AT,
     FILE_BYTES,
     HEADER_BYTES,
     MAGIC,
     PREFIX,
+    STAMP,
     STATE_AT,
     TEXT_BYTES,
     TEXTS_AT,
@@ -168,6 +169,7 @@ class BoardFile:
         mine, self._written = self._written, None
         if os.preadv(self._fd, [self._buffer], ENDED_AT) == len(self._buffer):
             if mine is not None and is_newest(self._buffer, mine):
+                mine.stamps = self._buffer[: STATE_AT - ENDED_AT]
                 return mine
             table = newest_sound(self._buffer)
             if table is not None:
@@ -188,7 +190,16 @@ class BoardFile:
 
     def post_end(self, n: int, ended_ns: int) -> None:
         """Without the lock: whoever has it next ends the batch in slot ``n``. 0: nothing to."""
-        os.pwrite(self._fd, ENDED.pack(ended_ns), ENDED_AT + 8 * n)
+        os.pwrite(self._fd, STAMP.pack(ended_ns), ENDED_AT + STAMP.size * n)
+
+    def post_begin(self, n: int, began_ns: int) -> None:
+        """Without the lock: a batch runs in slot ``n`` from then on, for whoever has it next.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if os.pwrite(self._fd, STAMP.pack(began_ns), BEGAN_AT + STAMP.size * n) != STAMP.size:
+            raise OSError(f"{self.path}: the stamp was not written whole")
 
     def texts(self, n: int) -> list[str]:
         """(source, model, accelerator) of a slot. Raises DamagedBoard."""

@@ -5,8 +5,9 @@ offset    content
 ========  ==========================================================================
 0         magic, version, and (boot of the machine, device), written once
 1024      per slot 8 bytes: when its batch ended, if the end could not be told; else 0
-2048      the state, twice, 5 KiB each: CRC-32, slots in use, sequence, device, slots
-12288     per slot 1 KiB: source, model, accelerator
+1536      per slot 8 bytes: when its last batch began, as the instance itself has put it there
+2048      the state, twice, 6 KiB each: CRC-32, slots in use, sequence, device, slots
+14336     per slot 1 KiB: source, model, accelerator
 ========  ==========================================================================
 
 All integers are little-endian. Texts are JSON behind their CRC-32 and length.
@@ -24,25 +25,28 @@ from metering.occupancy import FREE, SLOTS, Load, Slot
 
 HEADER_BYTES = 1024
 ENDED_AT = 1024
+BEGAN_AT = 1536
 STATE_AT = 2048
-COPY_BYTES = 5120
+COPY_BYTES = 6144
 TEXTS_AT = STATE_AT + 2 * COPY_BYTES
 TEXT_BYTES = 1024
 FILE_BYTES = TEXTS_AT + SLOTS * TEXT_BYTES
 
 PREFIX = struct.Struct("<8sI")
-ENDED = struct.Struct("<q")
-MAGIC = (b"meteroc1", 1)
+STAMP = struct.Struct("<q")
+MAGIC = (b"meteroc1", 2)
 _TEXT = struct.Struct("<II")
 _HEAD = struct.Struct("<IIQIi3q24s16s4q")
-_SLOT = struct.Struct("<2q24s4q")
+_SLOT = struct.Struct("<2q24s5q")
 _HEAD_BYTES = _HEAD.size
 _SLOT_BYTES = _SLOT.size
+_POSTED = _HEAD_BYTES + _SLOT_BYTES - STAMP.size
 _FIRST = struct.Struct("<IIQ")
 _CRC = struct.Struct("<I")
 _ONE = STATE_AT - ENDED_AT
 _TWO = _ONE + COPY_BYTES
-_NONE_ENDED = bytes(ENDED.size * SLOTS)
+_NONE = bytes(STAMP.size * SLOTS)
+_BEGAN = BEGAN_AT - ENDED_AT
 _whole = int.from_bytes
 
 
@@ -72,9 +76,12 @@ def unsealed(raw: bytes) -> list[str]:
 
 
 class Table:
-    """A copy of the state, to be changed and written; ``newest`` is the slot opened last."""
+    """A copy of the state, to be changed and written; ``newest`` is the slot opened last.
 
-    def __init__(self, content: bytearray, ended: bytes | bytearray) -> None:
+    ``stamps`` are the begins and ends beside it, as the file has them from ``ENDED_AT`` on.
+    """
+
+    def __init__(self, content: bytearray, stamps: bytes | bytearray) -> None:
         (
             _,
             self.used,
@@ -104,29 +111,26 @@ class Table:
             batch_ns,
         )
         self._content = content
-        self._ended = ended
+        self.stamps = stamps
 
     @classmethod
     def begun(cls, now_ns: int) -> Self:
         """The state of a new device."""
-        table = cls(bytearray(_HEAD.size), _NONE_ENDED)
+        table = cls(bytearray(_HEAD.size), _NONE + _NONE)
         table.load, table.newest = Load(now_ns, now_ns), -1
         return table
 
     def slot(self, n: int) -> Slot:
         if n >= self.used:
             return FREE
-        opened_ns, began_ns, began_integral, busy_ns, batch_ns, executions, unshared = (
-            _SLOT.unpack_from(self._content, _HEAD_BYTES + n * _SLOT_BYTES)
+        opened_ns, began_ns, began_integral, *rest = _SLOT.unpack_from(
+            self._content, _HEAD_BYTES + n * _SLOT_BYTES
         )
         return Slot(
             None if opened_ns < 0 else opened_ns,
             None if began_ns < 0 else began_ns,
             _whole(began_integral, "little"),
-            busy_ns,
-            batch_ns,
-            executions,
-            unshared,
+            *rest,
         )
 
     def put(self, n: int, slot: Slot) -> None:
@@ -134,22 +138,32 @@ class Table:
         if n >= self.used:
             self._content.extend(_free_slots(n + 1 - self.used))
             self.used = n + 1
-        opened_ns, began_ns, began_integral, *counts = slot
+        opened_ns, began_ns, began_integral, *rest = slot
         _SLOT.pack_into(
             self._content,
             at,
             -1 if opened_ns is None else opened_ns,
             -1 if began_ns is None else began_ns,
             began_integral.to_bytes(24, "little"),
-            *counts,
+            *rest,
         )
 
+    def began(self) -> list[tuple[int, int]]:
+        """(when, slot) of the begins that the state does not know of yet."""
+        found = []
+        for n in range(self.used):
+            (stamp_ns,) = STAMP.unpack_from(self.stamps, _BEGAN + n * STAMP.size)
+            (posted_ns,) = STAMP.unpack_from(self._content, _POSTED + n * _SLOT_BYTES)
+            if stamp_ns != posted_ns:
+                found.append((stamp_ns, n))
+        return found
+
     def ended(self) -> list[tuple[int, int]]:
-        """(when, slot) of the ends that could not be told, in the order of time."""
-        if self._ended == _NONE_ENDED:
+        """(when, slot) of the ends that could not be told."""
+        if self.stamps.startswith(_NONE):
             return []
-        found = enumerate(stamp for (stamp,) in ENDED.iter_unpack(self._ended))
-        return sorted((stamp, n) for n, stamp in found if stamp)
+        found = enumerate(stamp for (stamp,) in STAMP.iter_unpack(self.stamps[: len(_NONE)]))
+        return [(stamp, n) for n, stamp in found if stamp]
 
     def encoded(self) -> bytearray:
         created_ns, at_ns, running, integral, carry, busy_ns, *rest = self.load
@@ -173,11 +187,9 @@ class Table:
 
 
 def is_newest(content: bytearray, table: Table) -> bool:
-    """Whether the table that was read or written before is what ``newest_sound`` would find, with
-    no ends beside it."""
+    """Whether the table that was read or written before is what ``newest_sound`` would find."""
     one, two = _FIRST.unpack_from(content, _ONE), _FIRST.unpack_from(content, _TWO)
-    sequence = table.sequence
-    return max(one[2], two[2]) == sequence and content.startswith(_NONE_ENDED)
+    return bool(max(one[2], two[2]) == table.sequence)
 
 
 def newest_sound(content: bytearray) -> Table | None:
@@ -195,8 +207,8 @@ def _sound(content: bytearray, at: int, used: int, crc: int) -> Table | None:
     copy = content[at : at + _HEAD_BYTES + used * _SLOT_BYTES]
     if zlib.crc32(memoryview(copy)[_CRC.size :]) != crc:
         return None
-    return Table(copy, content[: ENDED.size * SLOTS])
+    return Table(copy, content[:_ONE])
 
 
 def _free_slots(count: int) -> bytes:
-    return _SLOT.pack(-1, -1, bytes(24), 0, 0, 0, 0) * count
+    return _SLOT.pack(-1, -1, bytes(24), 0, 0, 0, 0, 0) * count

@@ -97,8 +97,9 @@ def _reading(file: BoardFile, boot: str, device: str) -> DeviceReading:
 def _repaired(file: BoardFile, *, is_mine: bool) -> tuple[Table, int]:
     table = file.read()
     now_ns = max(time.monotonic_ns(), table.load.at_ns)
+    changed = bool(table.began() or table.ended())
     settle(table, now_ns)
-    changed = bury(table, file, now_ns) or bool(table.ended())
+    changed |= bury(table, file, now_ns)
     if is_mine and changed:
         file.write(table)
     return table, now_ns

@@ -132,6 +132,20 @@ def test_what_runs_when_its_board_is_closed_is_lost(host: Host) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+def test_a_begin_needs_no_lock(host: Host) -> None:
+    board, other = host.board("one"), host.board("two")
+    holder = host.holder()
+    began_ns = board.begin()
+    holder.close()
+    other.begin()
+    other.end()
+    held = board.end()
+    assert held.share_ns is not None
+    assert began_ns + held.share_ns < held.end_ns
+    assert host.read().busy_ns == host.read().given_ns == held.end_ns - began_ns
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_batch_that_never_ended_is_lost_when_the_next_one_begins(host: Host) -> None:
     board = host.board()
     began_ns = board.begin()
@@ -217,10 +231,11 @@ def test_a_reader_sees_through_a_lock_that_is_held(
 @pytest.mark.usefixtures("patient")
 def test_a_torn_copy_leaves_the_one_before(host: Host) -> None:
     board = host.board()
-    before = host.read()
     board.begin()
-    damage_newest(host.path)
-    assert host.read().running == before.running == 0
+    share_of(board)
+    assert (host.read().running, host.read().executions) == (0, 1)
+    damage_newest(host.path)  # Its last end has not happened.
+    assert (host.read().running, host.read().executions) == (1, 0)
     other = host.board("two")
     other.begin()
     share_of(other)

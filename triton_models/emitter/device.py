@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from metering.occupancy_board import Board
+from metering.occupancy_board import Board, Held
 from triton_models.emitter.clock import Clock
 from triton_models.emitter.facts import Facts
 
@@ -20,6 +20,7 @@ from triton_models.emitter.facts import Facts
 class Had(NamedTuple):
     """A batch that is over; ``None``: not known."""
 
+    start_ns: int
     end_ns: int
     share_ns: int | None
     device_ns: int | None
@@ -31,6 +32,7 @@ class Device:
     def __init__(self, board: Board | None, clock: Clock) -> None:
         self._board = board
         self._clock = clock
+        self._start_ns = 0
 
     @classmethod
     def open(cls, log_dir: Path, facts: Facts, clock: Clock, log: Callable[[str], None]) -> Device:
@@ -42,21 +44,19 @@ class Device:
             return cls(None, clock)
         return cls(board, clock)
 
-    def begin(self) -> int:
+    def begin(self) -> None:
         """A batch begins now, on the monotonic clock."""
-        start_ns = time.monotonic_ns() if self._board is None else self._board.begin()
+        self._start_ns = time.monotonic_ns() if self._board is None else self._board.begin()
         self._clock.start()
-        return start_ns
 
     def end(self) -> Had:
         self._clock.stop()
         if self._board is None:
-            end_ns, share_ns = time.monotonic_ns(), None
+            held = Held(self._start_ns, time.monotonic_ns(), None)
         else:
             held = self._board.end()
-            end_ns, share_ns = held.end_ns, held.share_ns
         device_ns = self._clock.elapsed_ns() if self._clock.source == "cuda" else None
-        return Had(end_ns, share_ns, device_ns)
+        return Had(held.start_ns, held.end_ns, held.share_ns, device_ns)
 
     def close(self) -> None:
         if self._board is not None:

@@ -80,11 +80,12 @@ class MeteredModel(ABC):
     def execute(self, requests: Sequence[backend.Request]) -> list[object]:
         self._prefill_ns = self._decode_ns = None
         identities: Sequence[Identity] | None = None
-        start_ns: int | None = None
+        begun = False
         try:
             # What is done for identity takes no time of the accelerator.
             identities = self._identify(requests)
-            start_ns = self._device.begin()
+            self._device.begin()
+            begun = True
             served = self._serve(requests, identities)
             responses = [
                 backend.answer(s.outputs)
@@ -93,11 +94,11 @@ class MeteredModel(ABC):
                 for s in served
             ]
         except Exception:
-            if start_ns is None:
-                start_ns = self._device.begin()
-            self._record(requests, identities, None, start_ns)
+            if not begun:
+                self._device.begin()
+            self._record(requests, identities, None)
             raise
-        self._record(requests, identities, served, start_ns)
+        self._record(requests, identities, served)
         return responses
 
     def finalize(self) -> None:
@@ -135,7 +136,6 @@ class MeteredModel(ABC):
         requests: Sequence[backend.Request],
         identities: Sequence[Identity] | None,
         served: Sequence[Served] | None,
-        start_ns: int,
     ) -> None:
         """Ends the batch. Without answers (``served``), it has failed."""
         had = self._device.end()
@@ -143,7 +143,7 @@ class MeteredModel(ABC):
             end_epoch_ns = time.time_ns()
             sequence = self._log.reserve()
             timing = Timing(
-                start_ns,
+                had.start_ns,
                 had.end_ns,
                 end_epoch_ns,
                 had.share_ns,
