@@ -6,7 +6,7 @@ APP := .venv
 TRITON := .venv-triton
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help env demo up test check lint types imports compose faults-triton bench-log locks clean
+.PHONY: help env demo up test check lint types imports compose faults-triton bench-log bench-front locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ faults-triton: env ## 50 kills, outages of the broker, a log at its cap and on a
 
 bench-log: $(APP)/.done ## what the usage log costs: µs per append by fsync policy, the idle shipper, a drop (QUICK=1: 20 s)
 	$(APP)/bin/python -m benchmarks.bench_usage_log
+
+bench-front: env ## what a front costs: the time of one more hop, and requests a second (QUICK=1: 30 s)
+	$(APP)/bin/python -m benchmarks.bench_front
 
 locks: | $(filter .tools/bin/uv,$(UV)) ## resolve both environments anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

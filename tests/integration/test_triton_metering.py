@@ -37,7 +37,15 @@ pytestmark = pytest.mark.stack
 ROOT = Path(__file__).resolve().parents[2]
 SITE = next((ROOT / ".venv-triton" / "lib").glob("python3.*")) / "site-packages"
 SERVER = SITE / "pytriton" / "tritonserver"
-MODELS = ("tiny_llm", "llama_8b_sim", "llama_70b_sim", "embedder", "wishes", "pair")
+MODELS = (
+    "tiny_llm",
+    "llama_8b_sim",
+    "llama_70b_sim",
+    "embedder",
+    "wishes",
+    "pair",
+    "tiny_llm_front",
+)
 
 Answer: TypeAlias = grpc.InferResult | InferenceServerException
 
@@ -334,6 +342,26 @@ def test_real_prompts_are_decoded_together_and_counted_by_their_tokenizer(triton
     sizes = [b.batch_size for b in triton.batches("tiny_llm")]
     assert max(sizes) > 1
     assert triton.batches("tiny_llm")[0].region == "eu-central"
+
+
+def test_the_example_of_a_front_answers_as_its_model_does_and_meters_nothing_twice(
+    triton: Triton,
+) -> None:
+    asked = text(["Alice was beginning to", "The Queen"], 12)
+    _, direct = infer(triton, "tiny_llm", asked)
+    request_id, through = infer(
+        triton, "tiny_llm_front", asked, parameters={"tenant": "acme", "temperature": 1}
+    )
+    assert values(through, "TEXT") == values(direct, "TEXT")
+    assert through.as_numpy("METER_RECEIPT") is None
+    usage = triton.usage("tiny_llm", request_id)
+    assert (usage.status, usage.tenant, usage.rows) == ("ok", "acme", 2)
+    assert usage.input_tokens == sum(values(through, "INPUT_TOKENS"))
+    assert usage.queue_ns is not None
+    with pytest.raises(InferenceServerException, match="context of 128 tokens"):
+        infer(triton, "tiny_llm_front", text(["word " * 200], 10), request_id="too-long-too")
+    assert triton.usage("tiny_llm", "too-long-too").status == "error"
+    assert not triton.batches("tiny_llm_front")
 
 
 def test_a_request_of_several_rows_is_one_entry_with_all_its_rows(triton: Triton) -> None:

@@ -7,6 +7,7 @@ can't be imported anywhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +28,16 @@ class Request(Protocol):
     def request_id(self) -> str: ...
     def parameters(self) -> str: ...
     def inputs(self) -> Sequence[Tensor]: ...
+    def requested_output_names(self) -> Sequence[str]: ...
+    def correlation_id(self) -> int | str: ...
+    def flags(self) -> int: ...
+    def timeout(self) -> int: ...
     def is_cancelled(self) -> bool: ...
+    def get_response_sender(self) -> Sender: ...
+
+
+class Sender(Protocol):
+    def send(self, response: object, flags: int) -> None: ...
 
 
 def tensor(request: Request, name: str) -> NDArray[Any]:
@@ -73,3 +83,61 @@ def refusal(message: str, *, by_client: bool = False) -> object:
 def log_error(message: str) -> None:
     """Into Triton's own log."""
     pb_utils.Logger.log_error(message)
+
+
+def log_info(message: str) -> None:
+    """Into Triton's own log."""
+    pb_utils.Logger.log_info(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a BLS call came back with: an error's text, or the output tensors by name."""
+
+    error: str | None
+    outputs: Mapping[str, Tensor]
+
+
+def call(
+    request: Request,
+    model: str,
+    version: str,
+    outputs: Sequence[str],
+    parameters: Mapping[str, str | int | bool],
+) -> Reply:
+    """The same request to another model of this server (BLS); blocks until it is answered.
+
+    The latest version for "". Id, timeout and sequence go along. BLS of Triton 2.51 has no way to
+    pass the priority on.
+    """
+    response = pb_utils.InferenceRequest(
+        model_name=model,
+        model_version=int(version) if version else -1,
+        requested_output_names=list(outputs),
+        inputs=request.inputs(),
+        request_id=request.request_id(),
+        correlation_id=request.correlation_id(),
+        flags=request.flags(),
+        timeout=request.timeout(),
+        parameters=dict(parameters),
+    ).exec()
+    if response.has_error():
+        return Reply(response.error().message(), {})
+    return Reply(None, {tensor.name(): tensor for tensor in response.output_tensors()})
+
+
+def hand_back(outputs: Sequence[Tensor]) -> object:
+    """A response of tensors that came from another model, untouched."""
+    return pb_utils.InferenceResponse(list(outputs))
+
+
+def error(message: str, code: str) -> object:
+    """An error response; ``code`` is a name of ``pb_utils.TritonError``."""
+    return pb_utils.InferenceResponse(
+        error=pb_utils.TritonError(message, getattr(pb_utils.TritonError, code))
+    )
+
+
+def send(sender: Sender, response: object) -> None:
+    """The one and last response to a request."""
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

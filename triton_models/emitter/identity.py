@@ -19,6 +19,8 @@ from metering.usage import UNATTRIBUTED, IdentitySource
 
 FIELDS = ("tenant", "team", "project", "user", "retry_of")
 HEADER_PREFIX = "x-meter-"
+FRONT = "meter_front"
+"""The parameter in which a front stamps a request (``stamp``)."""
 Pairs: TypeAlias = Sequence[tuple[str, object]]
 """Parameters as they came: in order, a name perhaps several times."""
 Refusal = Literal[
@@ -98,8 +100,8 @@ def identity_of_text(text: str) -> Identity:
 
 
 def is_ours(name: str) -> bool:
-    """Whether a parameter is the meter's: an identity field, or any ``x-meter-*``."""
-    return name.lower() in FIELDS or header_field(name) is not None
+    """Whether a parameter is the meter's: an identity field, a front's stamp, any ``x-meter-*``."""
+    return name.lower() in (*FIELDS, FRONT) or header_field(name) is not None
 
 
 def strip(parameters: Mapping[str, object]) -> dict[str, object]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from metering.records import Columns, Timing, encode_head, encode_record, usage_of_payload
 from metering.usage import Operation, Outcome
 from triton_models.emitter import backend
+from triton_models.emitter.behind import ABANDONED, Behind
 from triton_models.emitter.cancelled import Watch, watch_of
 from triton_models.emitter.clock import clock_of
 from triton_models.emitter.device import Device
@@ -21,6 +22,7 @@ from triton_models.emitter.gateway import NOBODY, gate_of
 from triton_models.emitter.identity import Identity, identity_of, identity_of_text, pairs_of
 from triton_models.emitter.log import UsageLog
 from triton_models.emitter.record import Served, columns_of
+from triton_models.emitter.stamp import Stamp
 
 __all__ = ["MeteredModel", "Served"]
 _FAILED = Served(error="the batch failed")
@@ -45,6 +47,8 @@ class MeteredModel(ABC):
     lost_batches = 0
     _prefill_ns: int | None = None
     _decode_ns: int | None = None
+    _texts: Sequence[str] = ()
+    _stamps: Sequence[Stamp | None] = ()
 
     @abstractmethod
     def load(self) -> None:
@@ -65,6 +69,7 @@ class MeteredModel(ABC):
         self._head = encode_head(self.facts.constant(), self.operation, self.facts.recipe)
         self._batches_rows = int(self.config.get("max_batch_size", 0)) > 0
         self._watch: Watch = watch_of(given)
+        self._behind = Behind(self.config)
         self._gate = gate_of(given, os.environ, backend.log_error, warm_ups_of(self.config))
         log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
         kind, number = args["model_instance_kind"], int(args["model_instance_device_id"])
@@ -79,19 +84,20 @@ class MeteredModel(ABC):
 
     def execute(self, requests: Sequence[backend.Request]) -> list[object]:
         self._prefill_ns = self._decode_ns = None
+        self._texts = self._stamps = ()
         identities: Sequence[Identity] | None = None
         begun = False
         try:
             # What is done for identity takes no time of the accelerator.
+            if self._behind.believes:
+                self._take_stamps_off(requests)
             identities = self._identify(requests)
             self._device.begin()
             begun = True
             served = self._serve(requests, identities)
             responses = [
-                backend.answer(s.outputs)
-                if s.error is None
-                else backend.refusal(s.error, by_client=s.by_client)
-                for s in served
+                self._response(r, s, position)
+                for position, (r, s) in enumerate(zip(requests, served, strict=True))
             ]
         except Exception:
             if not begun:
@@ -104,6 +110,22 @@ class MeteredModel(ABC):
     def finalize(self) -> None:
         self._device.close()
         self._log.close()
+        self._behind.close()
+
+    def _take_stamps_off(self, requests: Sequence[backend.Request]) -> None:
+        taken = [self._behind.taken_off(backend.parameters_text(r)) for r in requests]
+        self._texts = [text for text, _ in taken]
+        self._stamps = [stamp for _, stamp in taken]
+
+    def _response(self, request: backend.Request, served: Served, position: int) -> object:
+        if served.error is not None:
+            message = self._behind.error(served.error, self.facts.model)
+            return backend.refusal(message, by_client=served.by_client)
+        if not self._behind.gives_receipts:
+            return backend.answer(served.outputs)
+        stamp = self._stamps[position] if self._stamps else None
+        rows = self._rows_of(request, served)
+        return backend.answer(self._behind.outputs(served, stamp, rows))
 
     def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity] | None:
         """Where a gateway is trusted; else ``None``, and identity can wait until after the work."""
@@ -115,15 +137,25 @@ class MeteredModel(ABC):
     def _serve(
         self, requests: Sequence[backend.Request], identities: Sequence[Identity] | None
     ) -> list[Served]:
-        """A request whose identity is refused never reaches the model; its batch mates do."""
-        if self._gate is None or identities is None:
+        """A request whose identity is refused, or whose client has gone, never reaches the model;
+        its batch mates do."""
+        turned_away = self._turned_away(identities)
+        if turned_away is None:
             return self._answers(requests)
-        rejections = [self._gate.rejection_of(i) for i in identities]
-        admitted = [r for r, no in zip(requests, rejections, strict=True) if no is None]
+        admitted = [r for r, away in zip(requests, turned_away, strict=True) if away is None]
         answers = iter(self._answers(admitted) if admitted else [])
-        return [
-            next(answers) if no is None else Served(error=no, by_client=True) for no in rejections
+        return [next(answers) if away is None else away for away in turned_away]
+
+    def _turned_away(self, identities: Sequence[Identity] | None) -> list[Served | None] | None:
+        """The answers to those that are not served, by position; ``None`` if all are."""
+        away: list[Served | None] = [
+            ABANDONED if self._behind.is_cancelled(stamp) else None for stamp in self._stamps
         ]
+        if self._gate is not None and identities is not None:
+            told = [self._gate.rejection_of(i) for i in identities]
+            refused = [None if no is None else Served(error=no, by_client=True) for no in told]
+            away = [no or gone for no, gone in zip(refused, away or refused, strict=True)]
+        return away if any(away) else None
 
     def _answers(self, requests: Sequence[backend.Request]) -> list[Served]:
         served = self.serve(requests)
@@ -178,23 +210,35 @@ class MeteredModel(ABC):
         timing: Timing,
     ) -> Columns:
         if identities is None:
-            identities = [self._identity(r) for r in requests]
+            identities = [self._identity(r, position) for position, r in enumerate(requests)]
         ids = [r.request_id()[:_LONG_ID] for r in requests]
+        waited_ns = {
+            p: waited
+            for p, stamp in enumerate(self._stamps)
+            if stamp is not None and (waited := stamp.queue_ns(timing.start_ns)) is not None
+        }
         if served is None:
             failed = [_FAILED] * len(requests)
             rows = [self._rows_of(r, _FAILED) for r in requests]
-            return columns_of(ids, identities, rows, failed, status="failed")
+            return columns_of(ids, identities, rows, failed, status="failed", queue_ns=waited_ns)
         others: dict[int, Outcome] = dict.fromkeys(
             self._watch.cancelled(requests, sequence, timing.end_ns - timing.start_ns), "cancelled"
         )
-        others |= {p: "error" for p, s in enumerate(served) if s.error is not None}
+        others |= {
+            p: "cancelled" for p, s in enumerate(self._stamps) if self._behind.is_cancelled(s)
+        }
+        others |= {
+            p: "cancelled" if s is ABANDONED else "error"
+            for p, s in enumerate(served)
+            if s.error is not None
+        }
         rows = [self._rows_of(r, s) for r, s in zip(requests, served, strict=True)]
-        return columns_of(ids, identities, rows, served, others=others)
+        return columns_of(ids, identities, rows, served, others=others, queue_ns=waited_ns)
 
-    def _identity(self, request: backend.Request) -> Identity:
+    def _identity(self, request: backend.Request, position: int) -> Identity:
         if self._gate is not None:  # It failed before it could tell.
             return NOBODY
-        text = backend.parameters_text(request)
+        text = self._texts[position] if self._texts else backend.parameters_text(request)
         if len(text) > _LONG_PARAMETERS:
             return identity_of(pairs_of(text))
         return identity_of_text(text)
