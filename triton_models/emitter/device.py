@@ -29,9 +29,10 @@ class Had(NamedTuple):
 class Device:
     """One model instance's view of its accelerator; one batch at a time."""
 
-    def __init__(self, board: Board | None, clock: Clock) -> None:
+    def __init__(self, board: Board | None, clock: Clock, log: Callable[[str], None]) -> None:
         self._board = board
         self._clock = clock
+        self._log = log
         self._start_ns = 0
 
     @classmethod
@@ -41,22 +42,33 @@ class Device:
             board = Board.open(log_dir, facts.device, facts.accelerator, facts.source, facts.model)
         except Exception as exc:  # noqa: BLE001  # metering never fails inference
             log(f"occupancy board of {facts.device}: {exc!r}; batches have no share of it")
-            return cls(None, clock)
-        return cls(board, clock)
+            return cls(None, clock, log)
+        return cls(board, clock, log)
 
     def begin(self) -> None:
         """A batch begins now, on the monotonic clock."""
-        self._start_ns = time.monotonic_ns() if self._board is None else self._board.begin()
+        self._start_ns = time.monotonic_ns()
+        if self._board is not None:
+            try:
+                self._start_ns = self._board.begin()
+            except Exception as exc:  # noqa: BLE001  # metering never fails inference
+                self._do_without(exc)
         self._clock.start()
 
     def end(self) -> Had:
         self._clock.stop()
-        if self._board is None:
-            held = Held(self._start_ns, time.monotonic_ns(), None)
-        else:
-            held = self._board.end()
+        held = Held(self._start_ns, time.monotonic_ns(), None)
+        if self._board is not None:
+            try:
+                held = self._board.end()
+            except Exception as exc:  # noqa: BLE001  # metering never fails inference
+                self._do_without(exc)
         device_ns = self._clock.elapsed_ns() if self._clock.source == "cuda" else None
         return Had(held.start_ns, held.end_ns, held.share_ns, device_ns)
+
+    def _do_without(self, exc: Exception) -> None:
+        self._board = None
+        self._log(f"occupancy board: {exc!r}; batches have no share of the device from now on")
 
     def close(self) -> None:
         if self._board is not None:
