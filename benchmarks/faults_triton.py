@@ -26,7 +26,7 @@ from benchmarks.faults.check import Findings, settled
 from benchmarks.faults.kills import carry_out, draw_kills
 from benchmarks.faults.load import MODELS, PER_SECOND, Answers, load
 from benchmarks.faults.outages import away, frozen
-from benchmarks.faults.report import Figure, none_of, show, write
+from benchmarks.report import Figure, none_of, show, write
 from metering.errors import StackError
 from streams.stack.config import StackConfig
 from streams.stack.places import REPO
