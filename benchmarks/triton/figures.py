@@ -39,7 +39,7 @@ def figures_of(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
         "metering": Figure(
             round(median(a.beside_us - b.beside_us for a, b in pairs)),
             "µs a batch",
-            spread=f"beside the model {median(m.beside_us for m in on):.0f} on, "
+            spread=f"beside: {median(m.beside_us for m in on):.0f} on, "
             f"{median(m.beside_us for m in off):.0f} off",
         ),
         "requests": Figure(
@@ -50,7 +50,7 @@ def figures_of(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
         "batch": Figure(
             round(fmean(m.batch_size for m in on), 1),
             "requests",
-            spread=f"{fmean(m.serve_ns for m in off) / 1e6:.1f} ms in the model when off",
+            spread=f"{fmean(m.serve_ns for m in off) / 1e6:.1f} ms when off",
         ),
     }
     for name, side in (("on", on), ("off", off)):
@@ -86,6 +86,6 @@ def _latency(pairs: Sequence[tuple[Measured, Measured]], q: float) -> Figure:
     return Figure(
         round(more_ms, 2),
         "ms",
-        spread=f"{change.percent:+.2f} % ± {change.standard_error:.2f}, "
-        f"off {median(b.latency_ms(q) for _, b in pairs):.1f} ms",
+        spread=f"{change.percent:+.1f} % ± {change.standard_error:.1f} of "
+        f"{median(b.latency_ms(q) for _, b in pairs):.1f}",
     )
