@@ -42,6 +42,12 @@ class Measured:
         return sum(b.requests for b in rest) / ((rest[-1].ended_ns - first.ended_ns) / 1e9)
 
     @property
+    def period_us(self) -> float:
+        """From the end of one batch to the end of the next, on average."""
+        first, last = self.batches[0], self.batches[-1]
+        return (last.ended_ns - first.ended_ns) / (len(self.batches) - 1) / 1e3
+
+    @property
     def serve_ns(self) -> float:
         return fmean(b.serve_ns for b in self.batches)
 
