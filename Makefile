@@ -6,7 +6,8 @@ APP := .venv
 TRITON := .venv-triton
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help env demo up test check lint types imports compose faults-triton bench-log bench-front locks clean
+.PHONY: help env demo up test check lint types imports compose faults-triton bench-triton bench-log \
+  bench-front locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +58,9 @@ compose: $(APP)/.done ## the compose files, against the Compose specification's 
 
 faults-triton: env ## 50 kills, outages of the broker, a log at its cap and on a full disk, under load (QUICK=1: 90 s)
 	$(APP)/bin/python -m benchmarks.faults_triton
+
+bench-triton: env ## what metering costs the server: throughput, batch time, latency, on against off (QUICK=1: a minute)
+	$(APP)/bin/python -m benchmarks.bench_triton
 
 bench-log: $(APP)/.done ## what the usage log costs: µs per append by fsync policy, the idle shipper, a drop (QUICK=1: 20 s)
 	$(APP)/bin/python -m benchmarks.bench_usage_log

@@ -10,27 +10,26 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import get_args
 
 from prometheus_client import CollectorRegistry
 
+from benchmarks.report import Figure, show, write
 from metering.wal_cap import drop, drop_lock
 from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record
 from streams.shipper.ship import IDLE_S, UPKEEP_S, Shipper
+from streams.stack.places import REPO
 from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
 
-RESULTS = Path("build/results/usage_log.json")
+RESULTS = REPO / "build" / "results" / "usage_log.json"
 MODES: tuple[Fsync, ...] = get_args(Fsync)
 REQUESTS = 64
 SEGMENT_OF_BENCH_BYTES = 2 * 1024**2
@@ -50,39 +49,22 @@ PAYLOAD = json.dumps(
 ).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """``target`` is the most that is allowed; ``None`` is a cost that is told and not bounded."""
-
-    value: float
-    unit: str
-    spread: float
-    target: float | None = None
-
-    def document(self) -> dict[str, object]:
-        return {
-            "value": round(self.value, 3),
-            "unit": self.unit,
-            "target": self.target,
-            "holds": None if self.target is None else self.value <= self.target,
-            "spread": round(self.spread, 3),
-        }
-
-
 class Nowhere:
     """In Kafka's place: takes all at once."""
 
     async def publish(self, records: Sequence[Record]) -> None: ...
 
 
-def spread(values: Sequence[float]) -> float:
-    """The interquartile range."""
-    low, _, high = quantiles(values, n=4)
-    return high - low
-
-
-def figure(values: Sequence[float], unit: str, target: float | None = None) -> Figure:
-    return Figure(median(values), unit, spread(values), target)
+def figure(values: Sequence[float], unit: str, most: float | None = None) -> Figure:
+    """The median and the interquartile range; ``most`` is what is allowed, where it is bounded."""
+    low, middle, high = quantiles(values, n=4)
+    return Figure(
+        round(middle, 2),
+        unit,
+        None if most is None else f"≤ {most:g}",
+        None if most is None else middle <= most,
+        f"± {high - low:.2f}",
+    )
 
 
 def appends_us(folder: Path, fsync: Fsync) -> list[float]:
@@ -110,7 +92,7 @@ def append_figures(folder: Path, rounds: int) -> dict[str, Figure]:
             medians[mode].append(median(taken))
             means[mode].append(mean(taken))
             tails[mode].append(quantiles(taken, n=100)[98])
-        show(f"appends: round {turn + 1} of {rounds}")
+        say(f"appends: round {turn + 1} of {rounds}")
     targets: dict[Fsync, float | None] = {"never": 100.0, "interval": 100.0}
     figures: dict[str, Figure] = {}
     for mode in MODES:
@@ -169,43 +151,8 @@ def drop_figures(folder: Path, rounds: int) -> dict[str, Figure]:
     return {"drop_8_mib_ms": figure(taken_ms, "ms")}
 
 
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        named = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = named[0].partition(":")[2].strip() if named else model
-    return f"{os.cpu_count()} x {model}, {platform.system()} {platform.release()}"
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def show(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def table(figures: dict[str, Figure]) -> str:
-    rows = [f"{'fsync':<10}{'median µs':>11}{'± IQR':>9}{'mean µs':>10}{'p99 µs':>10}"]
-    for mode in MODES:
-        middle, average, tail = (
-            figures[f"append_{mode}{part}_us"] for part in ("", "_mean", "_p99")
-        )
-        rows.append(
-            f"{mode:<10}{middle.value:>11.1f}{middle.spread:>9.1f}"
-            f"{average.value:>10.1f}{tail.value:>10.1f}"
-        )
-    rows.append("")
-    rows += [
-        f"{name:<44}{f.value:>10.2f} {f.unit} ± {f.spread:.2f}"
-        for name, f in figures.items()
-        if not name.startswith("append_")
-    ]
-    return "\n".join(rows)
 
 
 def main() -> None:
@@ -219,18 +166,10 @@ def main() -> None:
         ]
         for part in parts:
             figures |= part()
-    print(f"{len(PAYLOAD)} bytes a batch of {REQUESTS} requests, every {PAUSE_S * 1e3:g} ms\n")
-    print(table(figures))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "machine": machine(),
-        "commit": commit(),
-        "figures": {name: f.document() for name, f in figures.items()},
-    }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
-    failed = [name for name, f in figures.items() if f.document()["holds"] is False]
-    if failed:
-        raise SystemExit(f"not within its target: {', '.join(failed)}")
+    title = f"{len(PAYLOAD)} bytes a batch of {REQUESTS} requests, every {PAUSE_S * 1e3:g} ms"
+    show(title, figures)
+    write(RESULTS, figures)
+    sys.exit(any(figure.holds is False for figure in figures.values()))
 
 
 def _on_a_disk() -> Path:

@@ -28,7 +28,7 @@ from benchmarks.faults.kills import TARGETS
 from benchmarks.faults.load import MODELS
 from benchmarks.faults.outages import away, frozen
 from benchmarks.faults.parts import Fault, Parts, Sizes
-from benchmarks.faults.report import Figure, none_of, show, write
+from benchmarks.report import Figure, none_of, show, write
 from metering.errors import StackError
 from streams.stack.config import StackConfig
 from streams.stack.places import REPO

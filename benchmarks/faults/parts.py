@@ -16,7 +16,7 @@ from benchmarks.faults.latency import TOLERANCE, Seconds, by_second, compare, p9
 from benchmarks.faults.load import Answers, Clients
 from benchmarks.faults.losses import Losses, losses_of, read_losses, until_caught_up
 from benchmarks.faults.noise import Strangers
-from benchmarks.faults.report import Figure, none_of
+from benchmarks.report import Figure, none_of
 from metering.wal_cap import size_bytes, survey
 from streams.stack.stack import Stack
 

@@ -1,0 +1,96 @@
+"""From a model's blocks to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean, median
+
+from benchmarks.report import Figure
+from benchmarks.triton.measure import Measured
+from benchmarks.triton.statistics import Change, change_of
+
+THROUGHPUT_PERCENT = -1.0
+SERVE_PERCENT = 1.0
+ERROR_PERCENT = 1.0
+"""The most that the standard error of either may be: a change that can't be seen is no proof."""
+
+
+def figures_of(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
+    pairs, noise = pairs_of(blocks, noise=False), pairs_of(blocks, noise=True)
+    on, off = [a for a, _ in pairs], [b for _, b in pairs]
+    throughput = _change(pairs, lambda m: m.requests_per_s)
+    serve = _change(pairs, lambda m: m.serve_ns)
+    metering_us = median(a.beside_us - b.beside_us for a, b in pairs)
+    figures = {
+        "throughput": _told(
+            throughput,
+            f"≥ {THROUGHPUT_PERCENT:g} ± {ERROR_PERCENT:g}",
+            throughput.at_least(THROUGHPUT_PERCENT, ERROR_PERCENT),
+        ),
+        "throughput, noise": _told(_change(noise, lambda m: m.requests_per_s)),
+        "batch time": _told(
+            serve,
+            f"≤ {SERVE_PERCENT:g} ± {ERROR_PERCENT:g}",
+            serve.at_most(SERVE_PERCENT, ERROR_PERCENT),
+        ),
+        "batch time, noise": _told(_change(noise, lambda m: m.serve_ns)),
+        "p50": _latency(pairs, 0.5),
+        "p99": _latency(pairs, 0.99),
+        "p99, noise": _latency(noise, 0.99),
+        "metering": Figure(
+            round(metering_us),
+            "µs a batch",
+            spread=f"{100 * metering_us / median(m.period_us for m in off):.2f} % of its period",
+        ),
+        "beside the model": Figure(
+            round(median(m.beside_us for m in on)),
+            "µs a batch",
+            spread=f"off {median(m.beside_us for m in off):.0f}",
+        ),
+        "requests": Figure(
+            round(median(m.requests_per_s for m in on)),
+            "per s",
+            spread=f"off {median(m.requests_per_s for m in off):.0f}",
+        ),
+        "batch": Figure(
+            round(fmean(m.batch_size for m in on), 1),
+            "requests",
+            spread=f"{fmean(m.serve_ns for m in off) / 1e6:.1f} ms when off",
+        ),
+    }
+    for name, side in (("on", on), ("off", off)):
+        cores = {part: fmean(m.cores[part] for m in side) for part in side[0].cores}
+        figures[f"cores, {name}"] = Figure(
+            round(sum(cores.values()), 2),
+            "busy",
+            spread=", ".join(f"{part} {busy:.2f}" for part, busy in cores.items()),
+        )
+    return {f"{model}: {name}": figure for name, figure in figures.items()}
+
+
+def pairs_of(blocks: Sequence[Measured], *, noise: bool) -> list[tuple[Measured, Measured]]:
+    """(compared, other) of each pair of one kind, in the order of the pairs."""
+    compared = {m.block.pair: m for m in blocks if m.block.noise == noise and m.block.compared}
+    others = {m.block.pair: m for m in blocks if m.block.noise == noise and not m.block.compared}
+    return [(compared[pair], others[pair]) for pair in sorted(compared)]
+
+
+def _change(
+    pairs: Sequence[tuple[Measured, Measured]], value: Callable[[Measured], float]
+) -> Change:
+    return change_of([(value(a), value(b)) for a, b in pairs])
+
+
+def _told(change: Change, target: str | None = None, holds: bool | None = None) -> Figure:
+    return Figure(round(change.percent, 2), "%", target, holds, f"± {change.standard_error:.2f}")
+
+
+def _latency(pairs: Sequence[tuple[Measured, Measured]], q: float) -> Figure:
+    change = _change(pairs, lambda m: m.latency_ms(q))
+    more_ms = median(a.latency_ms(q) - b.latency_ms(q) for a, b in pairs)
+    return Figure(
+        round(more_ms, 2),
+        "ms",
+        spread=f"{change.percent:+.1f} % ± {change.standard_error:.1f} of "
+        f"{median(b.latency_ms(q) for _, b in pairs):.1f}",
+    )

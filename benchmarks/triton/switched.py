@@ -1,0 +1,110 @@
+"""Models whose metering can be switched while they run; imported in Triton's stub alone.
+
+Off, ``execute`` does what an unmetered model would: serve and answer. Either way it reads the
+switch and notes its times, so what is compared differs by metering alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from benchmarks.triton.board import FOLDER_VARIABLE, Board
+from metering.usage import Operation
+from triton_models.emitter import backend
+from triton_models.emitter.metered import MeteredModel, Served
+
+SPIN_MS = 18
+_PROBE_ROUNDS = 20_000
+_PROBES = 15
+
+
+class Switched(MeteredModel):
+    """Reads and answers as the simulated Llamas do."""
+
+    operation: ClassVar[Operation] = "chat"
+
+    def load(self) -> None:
+        self._board = Board.open(Path(os.environ[FOLDER_VARIABLE]) / self.facts.model)
+        self._serve_ns = 0
+
+    @abstractmethod
+    def work(self) -> None:
+        """What a batch takes, whatever is in it."""
+
+    def execute(self, requests: Sequence[backend.Request]) -> list[object]:
+        on = self._board.on
+        begun_ns = time.monotonic_ns()
+        responses = super().execute(requests) if on else self._unmetered(requests)
+        ended_ns = time.monotonic_ns()
+        self._board.note(on, len(requests), begun_ns, ended_ns, self._serve_ns)
+        return responses
+
+    def serve(self, requests: Sequence[backend.Request]) -> list[Served]:
+        begun_ns = time.monotonic_ns()
+        asked = [
+            [
+                int(backend.tensor(r, name)[0, 0])
+                for name in ("INPUT_TOKENS", "CACHED_INPUT_TOKENS", "OUTPUT_TOKENS")
+            ]
+            for r in requests
+        ]
+        self.work()
+        served = [
+            Served(
+                outputs={
+                    "INPUT_TOKENS": np.array([[given]], np.int32),
+                    "OUTPUT_TOKENS": np.array([[output]], np.int32),
+                },
+                input_tokens=given,
+                cached_input_tokens=cached,
+                output_tokens=output,
+            )
+            for given, cached, output in asked
+        ]
+        self._serve_ns = time.monotonic_ns() - begun_ns
+        return served
+
+    def _unmetered(self, requests: Sequence[backend.Request]) -> list[object]:
+        return [backend.answer(s.outputs) for s in self.serve(requests)]
+
+
+class Waiting(Switched):
+    """As on an accelerator: the host waits, and the interpreter is free for others."""
+
+    wait_s: ClassVar[float]
+
+    def work(self) -> None:
+        time.sleep(self.wait_s)
+
+
+class Spinning(Switched):
+    """Holds the interpreter: ``SPIN_MS`` of pure Python at the speed of the load, then as much work
+    for every batch, so that whatever is in its way shows."""
+
+    def load(self) -> None:
+        super().load()
+        fastest_ns = min(_taken_ns(_PROBE_ROUNDS) for _ in range(_PROBES))
+        self._rounds = SPIN_MS * 10**6 * _PROBE_ROUNDS // fastest_ns
+
+    def work(self) -> None:
+        _spin(self._rounds)
+
+
+def _taken_ns(rounds: int) -> int:
+    begun_ns = time.thread_time_ns()
+    _spin(rounds)
+    return max(1, time.thread_time_ns() - begun_ns)
+
+
+def _spin(rounds: int) -> int:
+    value = 1
+    for _ in range(rounds):
+        value = (value * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
+    return value
