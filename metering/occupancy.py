@@ -106,6 +106,41 @@ def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
     return _leave(load, slot, now_ns, is_told=True)
 
 
+def alone(load: Load, slot: Slot, posted_ns: int, now_ns: int) -> tuple[Load, Slot, int]:
+    """:func:`begin` at ``posted_ns`` and :func:`end` at ``now_ns`` in one, where nothing runs on
+    the device and nothing came in between: the batch has all of its time."""
+    at_ns = max(load.at_ns, posted_ns)
+    now_ns = max(at_ns, now_ns)
+    share_ns = now_ns - at_ns
+    created_ns, _, _, _, carry, busy_ns, given_ns, lost_ns, executions, batch_ns = load
+    opened_ns, _, _, slot_busy_ns, slot_batch_ns, slot_executions, none, _ = slot
+    return (
+        Load(
+            created_ns,
+            now_ns,
+            0,
+            0,
+            carry,
+            busy_ns + share_ns,
+            given_ns + share_ns,
+            lost_ns,
+            executions + 1,
+            batch_ns + share_ns,
+        ),
+        Slot(
+            opened_ns,
+            None,
+            0,
+            slot_busy_ns + share_ns,
+            slot_batch_ns + share_ns,
+            slot_executions + 1,
+            none,
+            posted_ns,
+        ),
+        share_ns,
+    )
+
+
 def abandon(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
     """Nobody will ask for the running batch's share: what it had up to now is ``lost_ns``.
 

@@ -164,15 +164,23 @@ class Board:
     def _end(self, file: BoardFile, now_ns: int) -> Held:
         try:
             table = file.read()
-            settle(table, now_ns)
-            now_ns = max(now_ns, table.load.at_ns)
             if now_ns - self._looked_ns >= LOOK_EVERY_NS:
                 self._look(file, table, now_ns)
             if self._unshared:
                 self._count_unshared(table)
-            slot = table.slot(self._slot)
-            start_ns = now_ns if slot.began_ns is None else slot.began_ns
-            table.load, slot, share_ns = occupancy.end(table.load, slot, now_ns)
+            if table.has_only(self._began_ns, self._slot):
+                slot = table.slot(self._slot)
+                table.load, slot, share_ns = occupancy.alone(
+                    table.load, slot, self._began_ns, now_ns
+                )
+                now_ns = table.load.at_ns
+                start_ns = now_ns - share_ns
+            else:
+                settle(table, now_ns)
+                now_ns = max(now_ns, table.load.at_ns)
+                slot = table.slot(self._slot)
+                start_ns = now_ns if slot.began_ns is None else slot.began_ns
+                table.load, slot, share_ns = occupancy.end(table.load, slot, now_ns)
             table.put(self._slot, slot)
             file.write(table)
         finally:
@@ -183,6 +191,7 @@ class Board:
         self._looked_ns = now_ns
         if file.is_unlinked():
             raise OSError(f"{self._path} was removed")
+        settle(table, now_ns)
         bury(table, file, now_ns, self._slot)
 
     def _count_unshared(self, table: Table) -> None:

@@ -158,6 +158,12 @@ class Table:
                 found.append((stamp_ns, n))
         return found
 
+    def has_only(self, began_ns: int, n: int) -> bool:
+        """Whether nothing runs, and nothing has begun or ended beside the state but this batch."""
+        if self.load.running or not self.stamps.startswith(_NONE):
+            return False
+        return self.began() == [(began_ns, n)]
+
     def ended(self) -> list[tuple[int, int]]:
         """(when, slot) of the ends that could not be told."""
         if self.stamps.startswith(_NONE):

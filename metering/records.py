@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from metering.apportion import (
     RULES,
@@ -33,8 +34,6 @@ from metering.usage import UNEXECUTED, RequestUsage, UsageBatch, describe, parse
 
 VERSION = 1
 _MARK = b'{"record":'
-_to_json = json.JSONEncoder(default=int, separators=(",", ":"), check_circular=False).encode
-"""NumPy's integers are written as what they are."""
 CONSTANT = (
     "source", "boot_id", "model", "model_version", "instance", "accelerator", "device", "region",
     "deployment", "speedup",
@@ -91,7 +90,7 @@ def is_record(payload: bytes | memoryview) -> bool:
     return bytes(payload[: len(_MARK)]) == _MARK
 
 
-def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | None) -> str:
+def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | None) -> bytes:
     """The beginning of every record of an instance. ``constant`` has the fields of ``UsageBatch``
     that do not change. Without a ``rule`` it has to be given to :func:`usage_of_payload`."""
     document = {
@@ -100,10 +99,10 @@ def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | 
         "operation": operation,
         "rule": rule and [rule.name, rule.version, dict(rule.coefficients_ps), rule.calibration],
     }
-    return json.dumps(document, separators=(",", ":"))[:-1]
+    return to_json(document)[:-1]
 
 
-def encode_record(head: str, sequence: int, timing: Timing, columns: Columns) -> bytes:
+def encode_record(head: bytes, sequence: int, timing: Timing, columns: Columns) -> bytes:
     """Nothing is checked here: the event made of it is.
 
     Raises:
@@ -131,7 +130,8 @@ def encode_record(head: str, sequence: int, timing: Timing, columns: Columns) ->
         "status": status,
         "more": more,
     }
-    return (head + "," + _to_json(document)[1:]).encode()
+    # NumPy's integers are written as what they are.
+    return head + b"," + to_json(document, fallback=int)[1:]
 
 
 def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> UsageBatch:

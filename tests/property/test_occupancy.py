@@ -177,3 +177,11 @@ def test_nothing_ends_where_nothing_runs(leave: object) -> None:
     assert callable(leave)
     with pytest.raises(MeteringError, match="none runs there"):
         leave(Load(0, 0), Slot(opened_ns=0), 5)
+
+
+@given(idle_from=st.integers(0, 9), posted=st.integers(0, 20), took=st.integers(0, 9))
+def test_a_batch_alone_is_a_begin_and_an_end_in_one(idle_from: int, posted: int, took: int) -> None:
+    load, slot = Load(0, idle_from, busy_ns=3, given_ns=2, lost_ns=1), Slot(0, busy_ns=2)
+    began, running = occupancy.begin(load, slot, posted)
+    ended = occupancy.end(began, running._replace(posted_ns=posted), posted + took)
+    assert occupancy.alone(load, slot, posted, posted + took) == ended

@@ -59,6 +59,14 @@ def parameters_text(request: Request) -> str:
         return exc.object.decode(errors="replace")
 
 
+def parameters_texts(requests: Sequence[Request]) -> list[str]:
+    """Those of a batch, in one go where nothing is wrong with them."""
+    try:
+        return [request.parameters() for request in requests]
+    except UnicodeDecodeError:
+        return [parameters_text(request) for request in requests]
+
+
 def parameters_of(request: Request) -> Pairs:
     """The same, read; unreadable is none."""
     return pairs_of(parameters_text(request))

@@ -124,7 +124,7 @@ class MeteredModel(ABC):
         if not self._behind.gives_receipts:
             return backend.answer(served.outputs)
         stamp = self._stamps[position] if self._stamps else None
-        rows = self._rows_of(request, served)
+        (rows,) = self._rows([request], [served])
         return backend.answer(self._behind.outputs(served, stamp, rows))
 
     def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity] | None:
@@ -210,7 +210,7 @@ class MeteredModel(ABC):
         timing: Timing,
     ) -> Columns:
         if identities is None:
-            identities = [self._identity(r, position) for position, r in enumerate(requests)]
+            identities = self._identities(requests)
         ids = [r.request_id()[:_LONG_ID] for r in requests]
         waited_ns = {
             p: waited
@@ -219,7 +219,7 @@ class MeteredModel(ABC):
         }
         if served is None:
             failed = [_FAILED] * len(requests)
-            rows = [self._rows_of(r, _FAILED) for r in requests]
+            rows = self._rows(requests, failed)
             return columns_of(ids, identities, rows, failed, status="failed", queue_ns=waited_ns)
         others: dict[int, Outcome] = dict.fromkeys(
             self._watch.cancelled(requests, sequence, timing.end_ns - timing.start_ns), "cancelled"
@@ -232,21 +232,23 @@ class MeteredModel(ABC):
             for p, s in enumerate(served)
             if s.error is not None
         }
-        rows = [self._rows_of(r, s) for r, s in zip(requests, served, strict=True)]
+        rows = self._rows(requests, served)
         return columns_of(ids, identities, rows, served, others=others, queue_ns=waited_ns)
 
-    def _identity(self, request: backend.Request, position: int) -> Identity:
+    def _identities(self, requests: Sequence[backend.Request]) -> Sequence[Identity]:
         if self._gate is not None:  # It failed before it could tell.
-            return NOBODY
-        text = self._texts[position] if self._texts else backend.parameters_text(request)
-        if len(text) > _LONG_PARAMETERS:
-            return identity_of(pairs_of(text))
-        return identity_of_text(text)
+            return [NOBODY] * len(requests)
+        texts = self._texts or backend.parameters_texts(requests)
+        return [
+            identity_of_text(t) if len(t) <= _LONG_PARAMETERS else identity_of(pairs_of(t))
+            for t in texts
+        ]
 
-    def _rows_of(self, request: backend.Request, served: Served) -> int:
+    def _rows(self, requests: Sequence[backend.Request], served: Sequence[Served]) -> list[int]:
         """As Triton counts them: the batch dimension, which answer and question have in common."""
         if not self._batches_rows:
-            return 1
-        for value in served.outputs.values():
-            return int(value.shape[0])
-        return backend.rows_of(request)
+            return [1] * len(requests)
+        return [
+            next(iter(s.outputs.values())).shape[0] if s.outputs else backend.rows_of(r)
+            for r, s in zip(requests, served, strict=True)
+        ]

@@ -53,8 +53,10 @@ def columns_of(
     """``others`` have another outcome than ``status``; ``queue_ns`` is of those that have waited
     for a time that is known; both by position."""
     payers, payer = _payers(identities)
-    cached = [s.cached_input_tokens for s in served]
-    reasoning = [s.reasoning_tokens for s in served]
+    counts = [
+        (s.input_tokens, s.cached_input_tokens, s.output_tokens, s.reasoning_tokens) for s in served
+    ]
+    inputs, cached, outputs, reasoning = zip(*counts, strict=True) if counts else ((),) * 4
     more = _more(served)
     for position, outcome in (others or {}).items():
         more.setdefault(str(position), {})["status"] = outcome
@@ -64,11 +66,11 @@ def columns_of(
         request_ids,
         payers,
         payer,
-        [s.input_tokens for s in served],
+        inputs,
         cached if any(cached) else 0,
-        [s.output_tokens for s in served],
+        outputs,
         reasoning if any(reasoning) else 0,
-        1 if _all_one(rows) else rows,
+        1 if rows.count(1) == len(rows) else rows,
         status,
         more,
     )
@@ -88,15 +90,13 @@ def _payers(identities: Iterable[Identity]) -> tuple[list[list[str | None]], lis
     return payers, payer
 
 
-def _all_one(rows: Sequence[int]) -> bool:
-    return rows.count(1) == len(rows)
-
-
 def _more(served: Sequence[Served]) -> dict[str, dict[str, Any]]:
     more: dict[str, dict[str, Any]] = {}
-    for position, s in enumerate(served):
+    for position in [p for p, s in enumerate(served) if s.row_tokens or s.turns]:
+        s = served[position]
+        told = more.setdefault(str(position), {})
         if s.row_tokens:
-            more.setdefault(str(position), {})["row_tokens"] = list(s.row_tokens)
+            told["row_tokens"] = s.row_tokens
         if s.turns:
-            more.setdefault(str(position), {})["turns"] = list(s.turns)
+            told["turns"] = s.turns
     return more

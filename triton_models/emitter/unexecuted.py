@@ -27,14 +27,14 @@ class Arrived:
     arrival_ns: int
 
 
-def head_of(facts: Facts, operation: Operation) -> str:
+def head_of(facts: Facts, operation: Operation) -> bytes:
     """The beginning of each record. ``facts`` are the front's own, with the model and the version
     that are behind it."""
     return encode_head(facts.constant(), operation, NO_TIME)
 
 
 def unexecuted(
-    head: str,
+    head: bytes,
     sequence: int,
     request: Arrived,
     outcome: Outcome,
