@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -136,3 +137,12 @@ class CapacityHeartbeat(Frozen):
                 f"models though boot_id={self.boot_id!r}, triton_answers={self.triton_answers}"
             )
         return self
+
+
+def newest_versions(models: Iterable[ModelCounters]) -> dict[str, str]:
+    """Each model's highest version, which Triton takes where none is asked for."""
+    newest: dict[str, str] = {}
+    for counters in models:
+        known = newest.setdefault(counters.model, counters.version)
+        newest[counters.model] = max(known, counters.version, key=lambda v: (len(v), v))
+    return newest

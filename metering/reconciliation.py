@@ -29,8 +29,9 @@ EXECUTION_NS = 10**6
 Work = Literal["executions", "rows", "gpu_ns"]
 Outcome = Literal["answered", "cache_hits", "failed", "timed_out", "cancelled_in_queue", "other"]
 Quantity = Work | Outcome
-QUEUED: frozenset[Quantity] = frozenset(("timed_out", "cancelled_in_queue"))
-"""A front gives requests up itself, too: more of these may be stored than Triton has counted."""
+UNSEEN: frozenset[Quantity] = frozenset(("cancelled_in_queue", "other"))
+"""No line is of one of these. A front does not pass a cancellation on: what it has stored as
+``cancelled_in_queue`` is what it gave up itself, and Triton has never counted."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """Every request that Triton counts is one of these, and only one."""
 
@@ -214,7 +215,9 @@ def judge(snapshot: Snapshot, counters: ModelCounters, stored: Bounds) -> Verdic
     # Each lost batch is seen in executions and rows, its failed requests included. Where nothing
     # is lost, a failure that no line tells of was never executed: its model's process was dead.
     lost = told["executions"] > stored.high.executions or told["rows"] > stored.high.rows
-    inferred = QUEUED | {"cache_hits"} | (set() if lost else {"failed", "other"})
+    inferred = {"cache_hits", "timed_out", "cancelled_in_queue"}
+    if not lost:
+        inferred |= {"failed", "other"}
     allowed_ns = (
         counters.gpu_ns * GPU_TOLERANCE_PERCENT // 100
         + FIRST_EXECUTION_NS * max(1, stored.high.processes)
@@ -235,7 +238,8 @@ def judge(snapshot: Snapshot, counters: ModelCounters, stored: Bounds) -> Verdic
             for quantity, server in told.items()
         ),
         uncounted=stored.high.rejected
-        + sum(max(0, getattr(stored.low, q) - told[q]) for q in QUEUED if q in told),
+        + stored.high.cancelled_in_queue
+        + max(0, stored.low.timed_out - told.get("timed_out", stored.low.timed_out)),
     )
 
 
@@ -251,9 +255,8 @@ def _compare(
     quantity: Quantity, server: int, stored: Bounds, *, allowed: int, inferred: bool
 ) -> Comparison:
     """``allowed`` is what may be missing."""
-    known = quantity != "other"  # No line has an outcome that this would be.
-    low = getattr(stored.low, quantity) if known else 0
-    high = getattr(stored.high, quantity) if known else 0
+    low = 0 if quantity in UNSEEN else getattr(stored.low, quantity)
+    high = 0 if quantity in UNSEEN else getattr(stored.high, quantity)
     gap = max(0, server - high - allowed)
     return Comparison(
         quantity=quantity,
@@ -261,6 +264,6 @@ def _compare(
         low=low,
         high=high,
         missing=0 if inferred else gap,
-        surplus=0 if quantity in QUEUED else max(0, low - server),
+        surplus=0 if quantity == "timed_out" else max(0, low - server),
         inferred=gap if inferred else 0,
     )

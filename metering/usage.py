@@ -32,6 +32,8 @@ WASTED: frozenset[Outcome] = frozenset(("error", "failed", "cancelled"))
 """Outcomes whose GPU time was spent on an answer that nobody got."""
 
 UNATTRIBUTED = "unattributed"
+LATEST = "latest"
+"""The version of a model behind a front that leaves the choice to Triton: its highest one."""
 
 
 class Frozen(BaseModel):

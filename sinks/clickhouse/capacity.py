@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from metering.capacity import CapacityHeartbeat, DeviceCapacity, InstanceCapacity, ModelCounters
 from metering.counted import Part, Question
 from metering.reconciliation import OUTCOMES, Tally, Verdict
+from metering.usage import LATEST
 from sinks.clickhouse.queries import ClickHouseReader
 from sinks.clickhouse.writer import ClickHouseWriter, Column
 
@@ -17,7 +18,10 @@ Key = tuple[str, str]
 _DEVICE = tuple(DeviceCapacity.model_fields)
 _INSTANCE = tuple(f for f in InstanceCapacity.model_fields if f != "source")
 _STORED = """
-SELECT model, model_version,
+SELECT model,
+    if(model_version = {latest:String},
+        transform(model, {models:Array(String)}, {newest:Array(String)}, model_version),
+        model_version) AS version,
     multiIf(time <= fromUnixTimestamp64Nano({before:Int64}), 'between',
         time <= fromUnixTimestamp64Nano({settles:Int64}), 'settled',
         time <= fromUnixTimestamp64Nano({early:Int64}), 'early', 'late') AS part,
@@ -31,7 +35,7 @@ FROM cost_requests
 WHERE boot_id = {boot:String} AND has({models:Array(String)}, model)
     AND time > fromUnixTimestamp64Nano({after:Int64})
     AND time <= fromUnixTimestamp64Nano({asked:Int64})
-GROUP BY model, model_version, part
+GROUP BY model, version, part
 """
 _LAST_VERDICTS = """
 SELECT argMax(verdict, time) FROM reconciliations
@@ -70,12 +74,17 @@ class CapacityReader(ClickHouseReader):
     """Errors of ClickHouse come as QueryFailed."""
 
     def stored_of(
-        self, boot_id: str, models: Collection[str], question: Question
+        self, boot_id: str, newest: Mapping[str, str], question: Question
     ) -> dict[Key, dict[Part, Tally]]:
-        """Of one server, by model and version; a part without anything is left out."""
+        """Of one server, by model and version; a part without anything is left out.
+
+        ``newest`` is each model's highest version: that of lines whose front named none.
+        """
         parameters = {
             "boot": boot_id,
-            "models": sorted(models),
+            "models": list(newest),
+            "newest": list(newest.values()),
+            "latest": LATEST,
             "after": question.after_ns,
             "before": question.before_ns,
             "settles": question.settles_ns,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from metering.capacity import CapacityHeartbeat, ModelCounters
+from metering.capacity import CapacityHeartbeat, ModelCounters, newest_versions
 from metering.counted import Counting, Question, answer, look, question, resume
 from metering.errors import QueryFailed, SinkUnavailable
 from metering.reconciliation import Verdict
@@ -64,7 +64,9 @@ class Judging:
                 asked[question(counting, beat)].append((counters, counting))
         judged = {}
         for wanted, models in asked.items():
-            stored = reader.stored_of(boot_id, {counters.model for counters, _ in models}, wanted)
+            names = {counters.model for counters, _ in models}
+            newest = {m: v for m, v in newest_versions(beat.models).items() if m in names}
+            stored = reader.stored_of(boot_id, newest, wanted)
             for counters, counting in models:
                 key = (counters.model, counters.version)
                 judged[key] = answer(counting, wanted, beat, counters, stored.get(key, {}))

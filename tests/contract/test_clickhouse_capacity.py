@@ -162,7 +162,7 @@ def test_what_is_stored_is_told_apart_by_when_it_ended(store: Store, batch_of: M
         batch_of(98, model="other", end_epoch_ns=NOON_NS + 2),
     )
     asked = Question(NOON_NS, NOON_NS + 1, NOON_NS + 3, NOON_NS + 4, NOON_NS + 5)
-    found = store.reader.stored_of("boot", ["tiny"], asked)
+    found = store.reader.stored_of("boot", {"tiny": "1"}, asked)
     assert {part: t.gpu_ns for part, t in found["tiny", "1"].items()} == {
         "between": 11, "settled": 12 + 13, "early": 14, "late": 15,
     }  # fmt: skip
@@ -190,7 +190,7 @@ def test_a_batch_counts_once_and_each_outcome_for_itself(store: Store, batch_of:
     )
     for _ in range(2):
         store.write(executed, failed, never)
-    assert store.reader.stored_of("boot", ["tiny"], EVERYTHING)["tiny", "1"] == {
+    assert store.reader.stored_of("boot", {"tiny": "1"}, EVERYTHING)["tiny", "1"] == {
         "early": Tally(
             executions=2, rows=7, gpu_ns=26, answered=3, failed=2, cache_hits=2, timed_out=1,
             cancelled_in_queue=1, rejected=1, processes=2,
@@ -198,11 +198,23 @@ def test_a_batch_counts_once_and_each_outcome_for_itself(store: Store, batch_of:
     }  # fmt: skip
 
 
+def test_lines_of_a_front_that_names_no_version_count_for_the_newest(
+    store: Store, batch_of: MakeBatch
+) -> None:
+    hit: dict[str, Any] = {"gpu_ns": 0, "executed": False, "requests": [{"status": "cache_hit"}]}
+    store.write(batch_of(0, **hit, model_version="latest"), batch_of(1, **hit), batch_of(2))
+    found = store.reader.stored_of("boot", {"tiny": "12"}, EVERYTHING)
+    assert {key: t.cache_hits for key, parts in found.items() for t in parts.values()} == {
+        ("tiny", "12"): 1,
+        ("tiny", "1"): 1,
+    }
+
+
 def test_lines_from_before_their_wall_time_was_stored_count_by_their_gpu_time(
     store: Store, batch_of: MakeBatch
 ) -> None:
     store.write(batch_of(0, gpu_ns=70, wall_ns=0, requests=[{}, {}, {}]))
-    (tally,) = store.reader.stored_of("boot", ["tiny"], EVERYTHING)["tiny", "1"].values()
+    (tally,) = store.reader.stored_of("boot", {"tiny": "1"}, EVERYTHING)["tiny", "1"].values()
     assert tally.gpu_ns == 70
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import json
 import os
 import re
 import secrets
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import threading
 import time
@@ -29,6 +32,8 @@ from tritonclient.utils import InferenceServerException
 from metering.records import usage_of_payload
 from metering.usage import UNEXECUTED, RequestUsage, UsageBatch
 from metering.wal import decode_frames
+from streams.stack.config import StackConfig
+from streams.stack.stack import Stack
 from triton_models.emitter.gateway_token import sign
 
 pytestmark = pytest.mark.stack
@@ -229,10 +234,17 @@ def wait_all(asked: list[_Asked]) -> list[str]:
     return [a.wait() for a in asked]
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def free_ports(count: int) -> int:
+    """The first of so many in a row: metrics are expected one above gRPC."""
+    while True:
+        with contextlib.ExitStack() as held:
+            first = held.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                for n in range(1, count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port + n))
+                return port
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +267,9 @@ def write_model(repository: Path, name: str, config: str, code: str) -> None:
 
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Triton]:
-    server = Triton(free_port(), free_port(), folder / "log", folder / "triton.log")
+    grpc_port = free_ports(3) + 1
+    log_dir = folder / "usage-log"  # where a stack in this folder looks for it
+    server = Triton(grpc_port, grpc_port + 1, log_dir, folder / "triton.log")
     backends = folder / "backends" / "python"
     backends.mkdir(parents=True)
     version = SITE.parent.name.removeprefix("python")
@@ -548,6 +562,40 @@ def test_what_was_cancelled_while_it_waited_is_not_worked_on(triton: Triton) -> 
         batch, request = triton.line(request_id)
         assert (request.input_tokens, request.output_tokens) == (0, 0)
         assert batch.gpu_ns < 400_000_000
+
+
+async def test_meter_reconcile_covers_every_request_of_tritons_books(triton: Triton) -> None:
+    """The whole way: shipped, priced, stored, and compared by the command."""
+    folder = triton.log_dir.parent
+    config = StackConfig(folder, triton=f"127.0.0.1:{triton.grpc_port}", preferred_ports=False)
+    async with Stack(config, print):
+        found: dict[str, Any] = {}
+        give_up = time.monotonic() + 60
+        while time.monotonic() < give_up and not found.get("target", {}).get("agrees"):
+            await asyncio.sleep(1)
+            found = await asyncio.to_thread(meter_reconcile, folder)
+    target = found["target"]
+    assert target["agrees"], target
+    assert target["coverage_percent"] == "100.00"
+    logged = Counter(r.status for b in triton.batches() for r in b.requests)
+    outcomes = target["outcomes"]
+    answered = logged["ok"] + logged["error"] + logged["cancelled"]
+    assert {name: (o["server"], o["metered"], o["inferred"]) for name, o in outcomes.items()} == {
+        "answered": (answered, answered, 0),
+        "cache_hits": (logged["cache_hit"] + 1, logged["cache_hit"], 1),
+        "failed": (logged["failed"], logged["failed"], 0),
+        "timed_out": (logged["timed_out"] + 1, logged["timed_out"], 1),
+        "cancelled_in_queue": (2, 0, 2),
+        "other": (0, 0, 0),
+    }
+    assert target["uncounted"] == logged["rejected"] + logged["cancelled_in_queue"]
+
+
+def meter_reconcile(folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-P", "-m", "streams.cli", "reconcile", "--json", "--dir"]
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
+    print(done.stderr[-2000:])
+    return dict(json.loads(done.stdout)) if done.returncode in (0, 1) and done.stdout else {}
 
 
 def test_a_killed_front_answers_nothing_more_and_counts_nothing_twice(triton: Triton) -> None:

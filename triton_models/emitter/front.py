@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from metering.usage import Operation, Outcome
+from metering.usage import LATEST, Operation, Outcome
 from triton_models.emitter import backend
 from triton_models.emitter.facts import facts_of, parameters_of, this_process, warm_ups_of
 from triton_models.emitter.front_config import FrontConfig, front_config_of
@@ -56,7 +56,7 @@ class MeteredFront:
         self._facts = replace(
             facts_of(args, os.environ, this_process()),
             model=self._config.target,
-            model_version=self._config.target_version or "latest",
+            model_version=self._config.target_version or LATEST,
         )
         self._head = head_of(self._facts, self.operation)
         self._gate = gate_of(given, os.environ, backend.log_error, warm_ups_of(config))
