@@ -2,8 +2,11 @@
 
 Every model instance is a process of its own. At a batch's begin it puts a stamp into its device's
 file. At the end it takes the file's lock, moves the shared state of :mod:`metering.occupancy` on,
-over all the begins that were put there meanwhile, and writes it. Metering never holds up inference:
-a lock that is not to be had within ``PATIENCE_NS`` is left alone, and that batch has no share.
+over all that was put there meanwhile, and writes it. Where it is the only instance on its device,
+another stamp does at the end, and the state is moved on before the next batch begins: after a
+batch the caches are the model's, and every line of code that runs there costs several times as
+much. Metering never holds up inference: a lock that is not to be had within ``PATIENCE_NS`` is
+left alone, and that batch has no share.
 
 Whoever has the lock next makes good what another could not: it ends a batch whose end found the
 lock taken, and abandons the batch of a process that is gone. What such a batch had is lost to its
@@ -73,6 +76,8 @@ class Board:
         self._began_ns = 0
         self._is_shared = False
         self._is_owed = False  # something beside the state that the next begin would overwrite
+        self._alone_since: int | None = None  # the count of openings, where no other slot is open
+        self._last = Slot()  # as of the last time with the lock
         self._unshared = 0
         self._unshared_ns = 0
         self._patience_ns = PATIENCE_NS
@@ -120,10 +125,16 @@ class Board:
         if self._is_shared and file is not None:
             self._is_shared = False
             try:
+                if self._alone_since is not None:
+                    file.post_over(self._slot, now_ns)
+                    self._is_owed = True
+                    if file.opened() == self._alone_since:
+                        return Held(self._began_ns, now_ns, now_ns - self._began_ns)
                 if self._lock(file):
                     return self._end(file, now_ns)
-                file.post_end(self._slot, now_ns)
-                self._is_owed = True
+                if not self._is_owed:
+                    file.post_end(self._slot, now_ns)
+                    self._is_owed = True
             except (OSError, MeteringError) as exc:
                 self._leave(exc)
         self._unshared += 1
@@ -149,49 +160,57 @@ class Board:
         file.close()
 
     def _pay(self, file: BoardFile) -> bool:
-        """Have the last begin and end taken up; ``False``: the lock is not to be had."""
+        """Have what is beside the state taken up; ``False``: the lock is not to be had."""
         if not self._lock(file):
             return False
         try:
             table = file.read()
-            settle(table, max(time.monotonic_ns(), table.load.at_ns))
-            file.write(table)
+            now_ns = max(time.monotonic_ns(), table.load.at_ns)
+            settle(table, now_ns)
+            if table.slot(self._slot).began_ns is not None:  # Nobody has told its end.
+                slot = table.slot(self._slot)
+                table.load, slot = occupancy.abandon(table.load, slot, now_ns)
+                table.put(self._slot, slot)
+            self._leave_it(file, table, now_ns)
         finally:
             file.unlock()
-        self._is_owed = False
         return True
 
     def _end(self, file: BoardFile, now_ns: int) -> Held:
+        """The share is what the slot's own sums have grown by: somebody else may have taken up the
+        end already."""
         try:
             table = file.read()
-            if now_ns - self._looked_ns >= LOOK_EVERY_NS:
-                self._look(file, table, now_ns)
-            if self._unshared:
-                self._count_unshared(table)
-            if table.has_only(self._began_ns, self._slot):
-                slot = table.slot(self._slot)
-                table.load, slot, share_ns = occupancy.alone(
-                    table.load, slot, self._began_ns, now_ns
-                )
-                now_ns = table.load.at_ns
-                start_ns = now_ns - share_ns
-            else:
-                settle(table, now_ns)
-                now_ns = max(now_ns, table.load.at_ns)
-                slot = table.slot(self._slot)
-                start_ns = now_ns if slot.began_ns is None else slot.began_ns
-                table.load, slot, share_ns = occupancy.end(table.load, slot, now_ns)
-            table.put(self._slot, slot)
-            file.write(table)
+            settle(table, now_ns)
+            slot = table.slot(self._slot)
+            if slot.opened_ns is None:
+                raise MeteringError(f"slot {self._slot} was given to nobody")
+            if slot.began_ns is not None:
+                table.load, slot, _ = occupancy.end(table.load, slot, now_ns)
+                table.put(self._slot, slot)
+            share_ns = slot.busy_ns - self._last.busy_ns
+            wall_ns = slot.batch_ns - self._last.batch_ns
+            end_ns = max(now_ns, self._began_ns + wall_ns)
+            self._leave_it(file, table, max(end_ns, table.load.at_ns))
         finally:
             file.unlock()
-        return Held(start_ns, now_ns, share_ns)
+        return Held(end_ns - wall_ns, end_ns, share_ns)
+
+    def _leave_it(self, file: BoardFile, table: Table, now_ns: int) -> None:
+        """Write the state, and remember what it says of this instance."""
+        if now_ns - self._looked_ns >= LOOK_EVERY_NS:
+            self._look(file, table, now_ns)
+        if self._unshared:
+            self._count_unshared(table)
+        file.write(table)
+        self._is_owed = False
+        self._last = table.slot(self._slot)
+        self._alone_since = None if table.is_shared(self._slot) else table.opened()
 
     def _look(self, file: BoardFile, table: Table, now_ns: int) -> None:
         self._looked_ns = now_ns
         if file.is_unlinked():
             raise OSError(f"{self._path} was removed")
-        settle(table, now_ns)
         bury(table, file, now_ns, self._slot)
 
     def _count_unshared(self, table: Table) -> None:
@@ -222,7 +241,8 @@ class Board:
         except BaseException:
             file.close()
             raise
-        self._file, self._is_told, self._is_owed = file, False, False
+        self._file, self._is_told = file, False
+        self._is_owed, self._alone_since = True, None
 
     def _take_slot(self, file: BoardFile, patience_ns: int) -> int:
         if not file.lock(patience_ns):
@@ -236,6 +256,7 @@ class Board:
                 if table.slot(n).opened_ns is None and file.hold_slot(n):
                     file.write_texts(n, self._text)
                     file.post_begin(n, 0)
+                    file.count_opened(table.opened() + 1)
                     table.newest = n
                     table.put(n, Slot(opened_ns=now_ns))
                     file.write(table)

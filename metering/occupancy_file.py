@@ -30,6 +30,8 @@ from metering.occupancy_layout import (
     FILE_BYTES,
     HEADER_BYTES,
     MAGIC,
+    OPENED_AT,
+    OVER_AT,
     PREFIX,
     STAMP,
     STATE_AT,
@@ -200,6 +202,25 @@ class BoardFile:
         """
         if os.pwrite(self._fd, STAMP.pack(began_ns), BEGAN_AT + STAMP.size * n) != STAMP.size:
             raise OSError(f"{self.path}: the stamp was not written whole")
+
+    def post_over(self, n: int, over_ns: int) -> None:
+        """Without the lock: the batch in slot ``n`` was alone, and is over since then.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        if os.pwrite(self._fd, STAMP.pack(over_ns), OVER_AT + STAMP.size * n) != STAMP.size:
+            raise OSError(f"{self.path}: the stamp was not written whole")
+
+    def opened(self) -> int:
+        """How often a slot was opened; needs no lock."""
+        raw = os.pread(self._fd, STAMP.size, OPENED_AT)
+        if len(raw) != STAMP.size:
+            raise DamagedBoard(f"{self.path} was cut short")
+        return int(STAMP.unpack(raw)[0])
+
+    def count_opened(self, count: int) -> None:
+        os.pwrite(self._fd, STAMP.pack(count), OPENED_AT)
 
     def texts(self, n: int) -> list[str]:
         """(source, model, accelerator) of a slot. Raises DamagedBoard."""

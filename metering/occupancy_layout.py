@@ -6,8 +6,10 @@ offset    content
 0         magic, version, and (boot of the machine, device), written once
 1024      per slot 8 bytes: when its batch ended, if the end could not be told; else 0
 1536      per slot 8 bytes: when its last batch began, as the instance itself has put it there
-2048      the state, twice, 6 KiB each: CRC-32, slots in use, sequence, device, slots
-14336     per slot 1 KiB: source, model, accelerator
+2048      per slot 8 bytes: when its batch was over, if it was alone on the device
+2560      how often a slot was opened
+3072      the state, twice, 6 KiB each: CRC-32, slots in use, sequence, device, slots
+15360     per slot 1 KiB: source, model, accelerator
 ========  ==========================================================================
 
 All integers are little-endian. Texts are JSON behind their CRC-32 and length.
@@ -26,7 +28,9 @@ from metering.occupancy import FREE, SLOTS, Load, Slot
 HEADER_BYTES = 1024
 ENDED_AT = 1024
 BEGAN_AT = 1536
-STATE_AT = 2048
+OVER_AT = 2048
+OPENED_AT = 2560
+STATE_AT = 3072
 COPY_BYTES = 6144
 TEXTS_AT = STATE_AT + 2 * COPY_BYTES
 TEXT_BYTES = 1024
@@ -34,7 +38,7 @@ FILE_BYTES = TEXTS_AT + SLOTS * TEXT_BYTES
 
 PREFIX = struct.Struct("<8sI")
 STAMP = struct.Struct("<q")
-MAGIC = (b"meteroc1", 2)
+MAGIC = (b"meteroc1", 3)
 _TEXT = struct.Struct("<II")
 _HEAD = struct.Struct("<IIQIi3q24s16s4q")
 _SLOT = struct.Struct("<2q24s5q")
@@ -47,6 +51,7 @@ _ONE = STATE_AT - ENDED_AT
 _TWO = _ONE + COPY_BYTES
 _NONE = bytes(STAMP.size * SLOTS)
 _BEGAN = BEGAN_AT - ENDED_AT
+_OVER = OVER_AT - ENDED_AT
 _whole = int.from_bytes
 
 
@@ -116,7 +121,7 @@ class Table:
     @classmethod
     def begun(cls, now_ns: int) -> Self:
         """The state of a new device."""
-        table = cls(bytearray(_HEAD.size), _NONE + _NONE)
+        table = cls(bytearray(_HEAD.size), bytes(STATE_AT - ENDED_AT))
         table.load, table.newest = Load(now_ns, now_ns), -1
         return table
 
@@ -153,16 +158,31 @@ class Table:
         found = []
         for n in range(self.used):
             (stamp_ns,) = STAMP.unpack_from(self.stamps, _BEGAN + n * STAMP.size)
-            (posted_ns,) = STAMP.unpack_from(self._content, _POSTED + n * _SLOT_BYTES)
-            if stamp_ns != posted_ns:
+            if stamp_ns != self._posted_ns(n):
                 found.append((stamp_ns, n))
         return found
 
-    def has_only(self, began_ns: int, n: int) -> bool:
-        """Whether nothing runs, and nothing has begun or ended beside the state but this batch."""
-        if self.load.running or not self.stamps.startswith(_NONE):
-            return False
-        return self.began() == [(began_ns, n)]
+    def over(self, began: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """(when, slot) of the batches that were alone and are over, among those of ``began`` and
+        those that run."""
+        new = {n: stamp_ns for stamp_ns, n in began}
+        found = []
+        for n in range(self.used) if self.load.running else new:
+            (stamp_ns,) = STAMP.unpack_from(self.stamps, _OVER + n * STAMP.size)
+            if stamp_ns >= new.get(n, self._posted_ns(n)) > 0:
+                found.append((stamp_ns, n))
+        return found
+
+    def opened(self) -> int:
+        """How often a slot was opened."""
+        return int(STAMP.unpack_from(self.stamps, OPENED_AT - ENDED_AT)[0])
+
+    def is_shared(self, n: int) -> bool:
+        """Whether another slot than ``n`` is somebody's."""
+        return any(k != n and self.slot(k).opened_ns is not None for k in range(self.used))
+
+    def _posted_ns(self, n: int) -> int:
+        return int(STAMP.unpack_from(self._content, _POSTED + n * _SLOT_BYTES)[0])
 
     def ended(self) -> list[tuple[int, int]]:
         """(when, slot) of the ends that could not be told."""

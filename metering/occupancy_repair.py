@@ -1,4 +1,4 @@
-"""What whoever has a board's lock makes good for those who could not.
+"""What whoever has a board's lock takes up for the others, and makes good for those who could not.
 
 Pure but for the question who is alive; nothing is written here.
 """
@@ -11,37 +11,46 @@ from metering.occupancy_layout import Table
 
 
 def settle(table: Table, now_ns: int) -> None:
-    """Take up what instances have put beside the state, in the order of time: a batch begins, or,
-    where its own end found the lock taken, ends. What comes after the others have moved on counts
-    as of their last event; a begin that lies after ``now_ns`` is left for later."""
+    """Take up what instances have put beside the state, in the order of time: a batch begins; one
+    that was alone is over; one whose end found the lock taken has ended. What comes after the
+    others have moved on counts as of their last event; what lies after ``now_ns`` is left for
+    later."""
     began, ended = table.began(), table.ended()
-    if not ended and len(began) == 1:  # as nearly always: of the one who is about to end it
-        _begin(table, *began[0], now_ns)
-        return
+    over = table.over(began)
+    if len(began) == len(over) == 1 and not ended and not table.load.running:
+        (began_ns, n), (over_ns, same) = began[0], over[0]
+        if n == same and over_ns <= now_ns and table.slot(n).opened_ns is not None:
+            table.load, slot, _ = occupancy.alone(table.load, table.slot(n), began_ns, over_ns)
+            table.put(n, slot)
+            return
     if ended:  # Which are gone once the table is written.
         now_ns = max(now_ns, *(stamp_ns for stamp_ns, _ in ended))
-    for stamp_ns, is_end, n in sorted(
-        [(stamp_ns, False, n) for stamp_ns, n in began]
-        + [(stamp_ns, True, n) for stamp_ns, n in ended]
+    for stamp_ns, what, n in sorted(
+        [(stamp_ns, _BEGIN, n) for stamp_ns, n in began]
+        + [(stamp_ns, _OVER, n) for stamp_ns, n in over]
+        + [(stamp_ns, _LOST, n) for stamp_ns, n in ended]
     ):
-        if not is_end:
-            _begin(table, stamp_ns, n, now_ns)
-            continue
-        slot = table.slot(n)
-        if slot.began_ns is not None and slot.posted_ns <= stamp_ns:
-            table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
-            table.put(n, slot)
+        if stamp_ns <= now_ns:
+            _take_up(table, stamp_ns, what, n)
 
 
-def _begin(table: Table, stamp_ns: int, n: int, now_ns: int) -> None:
-    if stamp_ns > now_ns:
-        return
+_BEGIN, _OVER, _LOST = range(3)
+
+
+def _take_up(table: Table, stamp_ns: int, what: int, n: int) -> None:
     slot = table.slot(n)
-    if slot.began_ns is not None:  # Not even its end could be told.
-        table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
-    if slot.opened_ns is not None:
-        table.load, slot = occupancy.begin(table.load, slot, stamp_ns)
-    table.put(n, slot._replace(posted_ns=stamp_ns))
+    if what == _BEGIN:
+        if slot.began_ns is not None:  # Not even its end could be told.
+            table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
+        if slot.opened_ns is not None:
+            table.load, slot = occupancy.begin(table.load, slot, stamp_ns)
+        table.put(n, slot._replace(posted_ns=stamp_ns))
+    elif slot.began_ns is not None and slot.posted_ns <= stamp_ns:
+        if what == _OVER:
+            table.load, slot, _ = occupancy.end(table.load, slot, stamp_ns)
+        else:
+            table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
+        table.put(n, slot)
 
 
 def bury(table: Table, file: BoardFile, now_ns: int, but: int = -1) -> bool:
