@@ -6,7 +6,7 @@ always gives the same event, so one that is sent twice is the same message twice
 
 A record is one JSON object: ``"record": 1``, the fields of ``UsageBatch`` that are the same for
 every batch of an instance with its apportionment ``rule``, the batch's numbers (``Timing``), and
-its requests in ``Columns``.
+its requests, column by column (``Asked`` and ``Took``).
 """
 
 from __future__ import annotations
@@ -66,17 +66,25 @@ class Timing(NamedTuple):
     decode_ns: int | None = None
 
 
-class Columns(NamedTuple):
-    """The requests of a batch. A column is a list with an entry for each, or one value for all.
+class Asked(NamedTuple):
+    """Who asked: known before the batch is executed.
 
-    ``payer`` points into ``payers``: ``[tenant, team, project, user, retry_of, identity_source]``.
-    ``more`` has, by position, what few have to tell: ``status`` where it is another,
-    ``row_tokens``, ``turns``, ``queue_ns``.
+    ``payer`` points, for each request, into ``payers``:
+    ``[tenant, team, project, user, retry_of, identity_source]``.
     """
 
     requests: Sequence[str]
     payers: Sequence[Sequence[str | None]]
     payer: Sequence[int]
+
+
+class Took(NamedTuple):
+    """What became of the requests. A column has an entry for each, or is one value for all.
+
+    ``more`` has, by position, what few have to tell: ``status`` where it is another,
+    ``row_tokens``, ``turns``, ``queue_ns``.
+    """
+
     input_tokens: Sequence[int] | int
     cached_input_tokens: Sequence[int] | int
     output_tokens: Sequence[int] | int
@@ -102,36 +110,20 @@ def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | 
     return to_json(document)[:-1]
 
 
-def encode_record(head: bytes, sequence: int, timing: Timing, columns: Columns) -> bytes:
+def encode_asked(asked: Asked) -> bytes:
+    """A part of a record."""
+    return to_json(asked._asdict())[1:-1]
+
+
+def encode_record(head: bytes, sequence: int, timing: Timing, asked: bytes, took: Took) -> bytes:
     """Nothing is checked here: the event made of it is.
 
     Raises:
         TypeError, ValueError: a count is no number.
     """
-    start_ns, end_ns, end_epoch_ns, share_ns, device_ns, prefill_ns, decode_ns = timing
-    requests, payers, payer, inputs, cached, outputs, reasoning, rows, status, more = columns
-    document = {
-        "sequence": sequence,
-        "start_ns": start_ns,
-        "end_ns": end_ns,
-        "end_epoch_ns": end_epoch_ns,
-        "share_ns": share_ns,
-        "device_ns": device_ns,
-        "prefill_ns": prefill_ns,
-        "decode_ns": decode_ns,
-        "requests": requests,
-        "payers": payers,
-        "payer": payer,
-        "input_tokens": inputs,
-        "cached_input_tokens": cached,
-        "output_tokens": outputs,
-        "reasoning_tokens": reasoning,
-        "rows": rows,
-        "status": status,
-        "more": more,
-    }
+    rest = {"sequence": sequence, **timing._asdict(), **took._asdict()}
     # NumPy's integers are written as what they are.
-    return head + b"," + to_json(document, fallback=int)[1:]
+    return b"%b,%b,%b" % (head, asked, to_json(rest, fallback=int)[1:])
 
 
 def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> UsageBatch:
@@ -165,7 +157,10 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
         name, version, coefficients_ps, calibration = document["rule"]
         rule = _rule(RuleRecipe(name, tuple(coefficients_ps.items()), calibration, version))
     timing = Timing(**{field: document[field] for field in Timing._fields})
-    rows = _rows(Columns(**{field: document[field] for field in Columns._fields}))
+    rows = _rows(
+        Asked(**{field: document[field] for field in Asked._fields}),
+        Took(**{field: document[field] for field in Took._fields}),
+    )
     gpu_ns, parts_of_wall = _gpu_time(timing)
     shares = rule.split(gpu_ns, [row.work for row in rows])
     prefill_ns, prefill = _phase(
@@ -297,30 +292,30 @@ class _Row(NamedTuple):
         return Work(uncached, self.output_tokens, self.rows, self.row_tokens, self.turns)
 
 
-_BY_REQUEST = (
-    "payer", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows",
+_COUNTS = (
+    "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows",
 )  # fmt: skip
 """In the order of ``_Row``'s fields."""
 
 
-def _rows(columns: Columns) -> list[_Row]:
+def _rows(asked: Asked, took: Took) -> list[_Row]:
     """Raises MeteringError: a column is longer or shorter than the requests."""
-    count, status = len(columns.requests), columns.status
-    whole = {
+    count, status = len(asked.requests), took.status
+    columns = {"payer": asked.payer} | {
         name: column if isinstance(column, list) else [column] * count
-        for name, column in columns._asdict().items()
-        if name in _BY_REQUEST
+        for name, column in took._asdict().items()
+        if name in _COUNTS
     }
-    for name, column in whole.items():
+    for name, column in columns.items():
         if len(column) != count:
             raise MeteringError(f"{name} has {len(column)} entries for {count} requests")
     requests = [
-        _Row(clean(name), columns.payers[n], tokens_in, cached, tokens_out, reasoning, rows, status)
+        _Row(clean(name), asked.payers[n], tokens_in, cached, tokens_out, reasoning, rows, status)
         for name, n, tokens_in, cached, tokens_out, reasoning, rows in zip(
-            columns.requests, *whole.values(), strict=True
+            asked.requests, *columns.values(), strict=True
         )
     ]
-    for position, more in columns.more.items():
+    for position, more in took.more.items():
         n = int(position)
         requests[n] = requests[n]._replace(
             status=more.get("status", status),

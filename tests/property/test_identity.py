@@ -25,7 +25,7 @@ from triton_models.emitter.identity import (
     pairs_of,
     strip,
 )
-from triton_models.emitter.record import Served, columns_of
+from triton_models.emitter.record import Served, asked_by, took
 
 KEY = b"the gateway's key, of 32 characters and more"
 NOW_S = 1_780_000_000
@@ -126,15 +126,14 @@ def own_token(rng: random.Random) -> str:
 
 
 def survives(batch: list[tuple[str, Identity]]) -> None:
-    columns = columns_of(
-        [request_id for request_id, _ in batch],
-        [identity for _, identity in batch],
+    asked = asked_by([request_id for request_id, _ in batch], [i for _, i in batch])
+    taken = took(
         [1] * len(batch),
         [SERVED] * len(batch),
         others={n: "error" for n, (_, i) in enumerate(batch) if i.refusal is not None},
     )
     head = encode_head(FACTS.constant(), "chat", FACTS.recipe)
-    event = usage_of_payload(encode_record(head, 7, Timing(5, 1_000_000, 9), columns))
+    event = usage_of_payload(encode_record(head, 7, Timing(5, 1_000_000, 9), asked, taken))
     raw = event.model_dump_json().encode()
     assert parse_usage(raw) == event
     json.loads(raw)

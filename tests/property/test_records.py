@@ -14,9 +14,11 @@ from metering.apportion import AffineShapley, ApportionmentRule
 from metering.errors import UnreadableUsage
 from metering.records import (
     CONSTANT,
-    Columns,
+    Asked,
     RuleRecipe,
     Timing,
+    Took,
+    encode_asked,
     encode_head,
     encode_record,
     is_record,
@@ -29,17 +31,20 @@ AFFINE = RuleRecipe("affine-shapley", (("fixed_ps", 5), ("output_token_ps", 7)),
 long_ns = st.integers(0, 2**50)
 
 
+Columns = tuple[bytes, Took]
+
+
 def columns(tokens: list[int], more: dict[str, dict[str, Any]] | None = None) -> Columns:
     payers = [["acme", "", "", "", None, "header"]]
-    ids = ["r"] * len(tokens)
-    return Columns(ids, payers, [0] * len(tokens), tokens, 0, tokens, 0, more=more or {})
+    asked = encode_asked(Asked(["r"] * len(tokens), payers, [0] * len(tokens)))
+    return asked, Took(tokens, 0, tokens, 0, more=more or {})
 
 
 def event_of(
     timing: Timing, requests: Columns, rule: ApportionmentRule | None = None
 ) -> UsageBatch:
     head = encode_head(NAMES, "chat", AFFINE if rule is None else None)
-    return usage_of_payload(encode_record(head, 7, timing, requests), rule)
+    return usage_of_payload(encode_record(head, 7, timing, *requests), rule)
 
 
 @given(
@@ -90,7 +95,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 def test_a_record_gives_the_same_event_every_time() -> None:
     head = encode_head(NAMES, "chat", AFFINE)
-    payload = encode_record(head, 7, Timing(0, 100, 1), columns([3, 9]))
+    payload = encode_record(head, 7, Timing(0, 100, 1), *columns([3, 9]))
     assert is_record(payload)
     event = usage_of_payload(payload)
     assert event.model_dump_json() == usage_of_payload(payload).model_dump_json()
@@ -142,7 +147,7 @@ def test_requests_that_never_reached_their_model_are_no_execution() -> None:
 )
 def test_a_record_that_can_not_be_right_is_refused_by_name(damage: Any, problem: str) -> None:
     head = encode_head(NAMES, "chat", AFFINE)
-    document = json.loads(encode_record(head, 7, Timing(0, 100, 1), columns([3])))
+    document = json.loads(encode_record(head, 7, Timing(0, 100, 1), *columns([3])))
     damage(document)
     with pytest.raises(UnreadableUsage, match=problem) as refusal:
         usage_of_payload(json.dumps(document, separators=(",", ":")).encode())
@@ -151,6 +156,7 @@ def test_a_record_that_can_not_be_right_is_refused_by_name(damage: Any, problem:
 
 @given(st.integers(0, 400))
 def test_a_record_that_is_cut_off_is_malformed(length: int) -> None:
-    payload = encode_record(encode_head(NAMES, "chat", AFFINE), 7, Timing(0, 1, 1), columns([3]))
+    head = encode_head(NAMES, "chat", AFFINE)
+    payload = encode_record(head, 7, Timing(0, 1, 1), *columns([3]))
     with pytest.raises(UnreadableUsage):
         usage_of_payload(payload[: min(length, len(payload) - 1)])

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from metering.records import CONSTANT, Columns, RuleRecipe, Timing, encode_head, encode_record
+from metering.records import (
+    CONSTANT,
+    Asked,
+    RuleRecipe,
+    Timing,
+    Took,
+    encode_asked,
+    encode_head,
+    encode_record,
+)
 from metering.usage import UsageBatch, parse_usage
 from streams.shipper.ship import event_of
 
@@ -14,8 +23,8 @@ PAYERS = [["acme", "", "", "", None, "header"]]
 def record(cached: int) -> bytes:
     constant = {name: name for name in CONSTANT} | {"speedup": 1}
     head = encode_head(constant, "chat", RuleRecipe("equal-split"))
-    columns = Columns(["r-1"], PAYERS, [0], [30], [cached], [5], 0)
-    return encode_record(head, 3, Timing(100, 142, 1), columns)
+    asked = encode_asked(Asked(["r-1"], PAYERS, [0]))
+    return encode_record(head, 3, Timing(100, 142, 1), asked, Took([30], [cached], [5], 0))
 
 
 def test_a_record_is_shipped_as_the_event_it_stands_for() -> None:

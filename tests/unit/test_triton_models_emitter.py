@@ -17,7 +17,7 @@ from metering.records import Timing, encode_head, encode_record, usage_of_payloa
 from metering.usage import UNATTRIBUTED, Outcome, parse_usage
 from triton_models.emitter.facts import Facts, Process, facts_of, this_process
 from triton_models.emitter.identity import Identity, identity_of
-from triton_models.emitter.record import Served, columns_of
+from triton_models.emitter.record import Served, asked_by, took
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = identity_of({})
@@ -75,14 +75,14 @@ asked = st.builds(
 
 
 def record_of(facts: Facts, timing: Timing, batch: list[Asked]) -> bytes:
-    columns = columns_of(
-        [a.request_id for a in batch],
-        [a.identity for a in batch],
+    taken = took(
         [a.rows for a in batch],
         [a.served for a in batch],
         others={n: a.outcome for n, a in enumerate(batch) if a.outcome != "ok"},
     )
-    return encode_record(encode_head(facts.constant(), "chat", facts.recipe), 4, timing, columns)
+    asked = asked_by([a.request_id for a in batch], [a.identity for a in batch])
+    head = encode_head(facts.constant(), "chat", facts.recipe)
+    return encode_record(head, 4, timing, asked, taken)
 
 
 def answered(served: dict[str, Served]) -> list[Asked]:

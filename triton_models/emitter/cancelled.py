@@ -1,10 +1,10 @@
 """Which requests of a batch nobody waits for any more.
 
-Asking is a round trip to the server, some 50 µs a request: too dear to be done for every request
-of a short batch, next to nothing for one of seconds. So it is done as far as it takes no more than
-1/500 of the batch's time; a batch that has time for some of its requests asks those that the last
-one did not. A cancelled request that was not asked counts as served: to Triton it is a success
-all the same.
+Asking is a round trip to the server: 0.1 ms at the median, 0.8 ms on average, on a machine that is
+busy. That is too dear to be done for every request of a short batch, next to nothing for one of
+minutes. So it is done as far as it takes no more than 1/500 of the batch's time; a batch that has
+time for some of its requests asks those that the last one did not. A cancelled request that was not
+asked counts as served: to Triton it is a success all the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Literal, Protocol, get_args
 from metering.errors import MeteringError
 
 Asking = Literal["affordable", "always", "never"]
-ASK_NS = 50_000
+ASK_NS = 1_000_000
 AFFORDABLE_PART = 500
 
 

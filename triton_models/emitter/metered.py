@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metering.records import Columns, Timing, encode_head, encode_record, usage_of_payload
+from metering.records import Timing, Took, encode_head, encode_record, usage_of_payload
 from metering.usage import Operation, Outcome
 from triton_models.emitter import backend
 from triton_models.emitter.behind import ABANDONED, Behind
@@ -21,7 +21,7 @@ from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_pro
 from triton_models.emitter.gateway import NOBODY, gate_of
 from triton_models.emitter.identity import Identity, identity_of, identity_of_text, pairs_of
 from triton_models.emitter.log import UsageLog
-from triton_models.emitter.record import Served, columns_of
+from triton_models.emitter.record import Served, asked_by, took
 from triton_models.emitter.stamp import Stamp
 
 __all__ = ["MeteredModel", "Served"]
@@ -85,13 +85,14 @@ class MeteredModel(ABC):
     def execute(self, requests: Sequence[backend.Request]) -> list[object]:
         self._prefill_ns = self._decode_ns = None
         self._texts = self._stamps = ()
-        identities: Sequence[Identity] | None = None
+        asked = b""
         begun = False
         try:
             # What is done for identity takes no time of the accelerator.
             if self._behind.believes:
                 self._take_stamps_off(requests)
             identities = self._identify(requests)
+            asked = self._asked(requests, identities)
             self._device.begin()
             begun = True
             served = self._serve(requests, identities)
@@ -102,9 +103,9 @@ class MeteredModel(ABC):
         except Exception:
             if not begun:
                 self._device.begin()
-            self._record(requests, identities, None)
+            self._record(requests, asked, None)
             raise
-        self._record(requests, identities, served)
+        self._record(requests, asked, served)
         return responses
 
     def finalize(self) -> None:
@@ -127,12 +128,23 @@ class MeteredModel(ABC):
         (rows,) = self._rows([request], [served])
         return backend.answer(self._behind.outputs(served, stamp, rows))
 
-    def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity] | None:
-        """Where a gateway is trusted; else ``None``, and identity can wait until after the work."""
-        if self._gate is None:
-            return None
-        batch = [backend.parameters_of(r) for r in requests]
-        return self._gate.identify(batch, time.time())
+    def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity]:
+        if self._gate is not None:
+            batch = [backend.parameters_of(r) for r in requests]
+            return self._gate.identify(batch, time.time())
+        texts = self._texts or backend.parameters_texts(requests)
+        return [
+            identity_of_text(t) if len(t) <= _LONG_PARAMETERS else identity_of(pairs_of(t))
+            for t in texts
+        ]
+
+    def _asked(self, requests: Sequence[backend.Request], identities: Sequence[Identity]) -> bytes:
+        """Nothing, if it can't be had: then the batch is counted as lost when it is over."""
+        try:
+            return asked_by([r.request_id()[:_LONG_ID] for r in requests], identities)
+        except Exception as exc:  # noqa: BLE001  # metering never fails inference
+            backend.log_error(f"{self.facts.source}: {exc!r}")
+            return b""
 
     def _serve(
         self, requests: Sequence[backend.Request], identities: Sequence[Identity] | None
@@ -166,7 +178,7 @@ class MeteredModel(ABC):
     def _record(
         self,
         requests: Sequence[backend.Request],
-        identities: Sequence[Identity] | None,
+        asked: bytes,
         served: Sequence[Served] | None,
     ) -> None:
         """Ends the batch. Without answers (``served``), it has failed."""
@@ -184,8 +196,9 @@ class MeteredModel(ABC):
                 decode_ns=self._decode_ns,
             )
             try:
-                columns = self._columns(requests, identities, served, sequence, timing)
-                payload = encode_record(self._head, sequence, timing, columns)
+                asked = asked or self._asked(requests, [NOBODY] * len(requests))
+                taken = self._took(requests, served, sequence, timing)
+                payload = encode_record(self._head, sequence, timing, asked, taken)
                 if self.facts.recipe is None:  # Only this process has the rule.
                     batch = usage_of_payload(payload, self.facts.rule)
                     payload = batch.model_dump_json().encode()
@@ -201,17 +214,13 @@ class MeteredModel(ABC):
                     f"the last one because of {exc!r}"
                 )
 
-    def _columns(
+    def _took(
         self,
         requests: Sequence[backend.Request],
-        identities: Sequence[Identity] | None,
         served: Sequence[Served] | None,
         sequence: int,
         timing: Timing,
-    ) -> Columns:
-        if identities is None:
-            identities = self._identities(requests)
-        ids = [r.request_id()[:_LONG_ID] for r in requests]
+    ) -> Took:
         waited_ns = {
             p: waited
             for p, stamp in enumerate(self._stamps)
@@ -219,8 +228,7 @@ class MeteredModel(ABC):
         }
         if served is None:
             failed = [_FAILED] * len(requests)
-            rows = self._rows(requests, failed)
-            return columns_of(ids, identities, rows, failed, status="failed", queue_ns=waited_ns)
+            return took(self._rows(requests, failed), failed, status="failed", queue_ns=waited_ns)
         others: dict[int, Outcome] = dict.fromkeys(
             self._watch.cancelled(requests, sequence, timing.end_ns - timing.start_ns), "cancelled"
         )
@@ -232,17 +240,7 @@ class MeteredModel(ABC):
             for p, s in enumerate(served)
             if s.error is not None
         }
-        rows = self._rows(requests, served)
-        return columns_of(ids, identities, rows, served, others=others, queue_ns=waited_ns)
-
-    def _identities(self, requests: Sequence[backend.Request]) -> Sequence[Identity]:
-        if self._gate is not None:  # It failed before it could tell.
-            return [NOBODY] * len(requests)
-        texts = self._texts or backend.parameters_texts(requests)
-        return [
-            identity_of_text(t) if len(t) <= _LONG_PARAMETERS else identity_of(pairs_of(t))
-            for t in texts
-        ]
+        return took(self._rows(requests, served), served, others=others, queue_ns=waited_ns)
 
     def _rows(self, requests: Sequence[backend.Request], served: Sequence[Served]) -> list[int]:
         """As Triton counts them: the batch dimension, which answer and question have in common."""

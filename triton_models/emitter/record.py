@@ -2,6 +2,8 @@
 
 This runs before a batch is answered, so it is written for speed: each column is one pass, what is
 the same for all is written once, and nothing is checked that is checked when the record is read.
+Who asked is written before the model works: after it the caches are the model's, and every line of
+code costs several times as much.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from metering.apportion import Turn
-from metering.records import Columns
+from metering.records import Asked, Took, encode_asked
 from metering.usage import Outcome
 from triton_models.emitter.identity import Identity
 
@@ -40,19 +42,22 @@ class Served:
     turns: Sequence[Turn] = ()
 
 
-def columns_of(
-    request_ids: Sequence[str],
-    identities: Sequence[Identity],
+def asked_by(request_ids: Sequence[str], identities: Sequence[Identity]) -> bytes:
+    """The part of a record that is known before the batch is executed."""
+    payers, payer = _payers(identities)
+    return encode_asked(Asked(request_ids, payers, payer))
+
+
+def took(
     rows: Sequence[int],
     served: Sequence[Served],
     *,
     status: Outcome = "ok",
     others: Mapping[int, Outcome] | None = None,
     queue_ns: Mapping[int, int] | None = None,
-) -> Columns:
+) -> Took:
     """``others`` have another outcome than ``status``; ``queue_ns`` is of those that have waited
     for a time that is known; both by position."""
-    payers, payer = _payers(identities)
     counts = [
         (s.input_tokens, s.cached_input_tokens, s.output_tokens, s.reasoning_tokens) for s in served
     ]
@@ -62,10 +67,7 @@ def columns_of(
         more.setdefault(str(position), {})["status"] = outcome
     for position, waited_ns in (queue_ns or {}).items():
         more.setdefault(str(position), {})["queue_ns"] = waited_ns
-    return Columns(
-        request_ids,
-        payers,
-        payer,
+    return Took(
         inputs,
         cached if any(cached) else 0,
         outputs,

@@ -9,7 +9,7 @@ from metering.usage import Operation, Outcome
 from triton_models.emitter.facts import Facts
 from triton_models.emitter.identity import Identity
 from triton_models.emitter.receipt import UNKNOWN, Receipt
-from triton_models.emitter.record import Served, columns_of
+from triton_models.emitter.record import Served, asked_by, took
 
 NO_TIME = RuleRecipe("equal-split")
 _MOST_NS = 2**53 - 1
@@ -55,12 +55,10 @@ def unexecuted(
         reasoning_tokens=receipt.reasoning_tokens,
     )
     waited_ns = min(max(end_ns - request.arrival_ns, 0), _MOST_NS)
-    columns = columns_of(
-        [request.request_id[:_LONG_ID]],
-        [request.identity],
-        [request.rows],
-        [answer],
-        status=outcome,
-        queue_ns={0: waited_ns},
+    return encode_record(
+        head,
+        sequence,
+        Timing(end_ns, end_ns, end_epoch_ns),
+        asked_by([request.request_id], [request.identity]),
+        took([request.rows], [answer], status=outcome, queue_ns={0: waited_ns}),
     )
-    return encode_record(head, sequence, Timing(end_ns, end_ns, end_epoch_ns), columns)
