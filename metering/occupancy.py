@@ -50,7 +50,8 @@ class Slot(NamedTuple):
 
     ``busy_ns`` sums its shares. ``unshared`` of its ``executions`` have no share. ``posted_ns`` is
     when its last batch began by its own stamp, which ``began_ns`` may be later than: the time
-    before had been divided already.
+    before had been divided already. ``alone`` of its executions, in ``alone_ns``, it has told of
+    as sums: nothing ran beside them.
     """
 
     opened_ns: int | None = None
@@ -61,6 +62,8 @@ class Slot(NamedTuple):
     executions: int = 0
     unshared: int = 0
     posted_ns: int = 0
+    alone: int = 0
+    alone_ns: int = 0
 
 
 FREE = Slot()
@@ -106,38 +109,25 @@ def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
     return _leave(load, slot, now_ns, is_told=True)
 
 
-def alone(load: Load, slot: Slot, posted_ns: int, now_ns: int) -> tuple[Load, Slot, int]:
-    """:func:`begin` at ``posted_ns`` and :func:`end` at ``now_ns`` in one, where nothing runs on
-    the device and nothing came in between: the batch has all of its time."""
-    at_ns = max(load.at_ns, posted_ns)
-    now_ns = max(at_ns, now_ns)
-    share_ns = now_ns - at_ns
-    created_ns, _, _, _, carry, busy_ns, given_ns, lost_ns, executions, batch_ns = load
-    opened_ns, _, _, slot_busy_ns, slot_batch_ns, slot_executions, none, _ = slot
-    return (
-        Load(
-            created_ns,
-            now_ns,
-            0,
-            0,
-            carry,
-            busy_ns + share_ns,
-            given_ns + share_ns,
-            lost_ns,
-            executions + 1,
-            batch_ns + share_ns,
-        ),
-        Slot(
-            opened_ns,
-            None,
-            0,
-            slot_busy_ns + share_ns,
-            slot_batch_ns + share_ns,
-            slot_executions + 1,
-            none,
-            posted_ns,
-        ),
-        share_ns,
+def add_alone(load: Load, slot: Slot, alone: int, alone_ns: int, over_ns: int) -> tuple[Load, Slot]:
+    """Batches beside which nothing ran had all of their time, the last of them until ``over_ns``.
+
+    ``alone`` and ``alone_ns`` are sums over all such batches of the slot; what is new in them is
+    counted.
+    """
+    more, more_ns = alone - slot.alone, alone_ns - slot.alone_ns
+    return load._replace(
+        at_ns=max(load.at_ns, over_ns),
+        busy_ns=load.busy_ns + more_ns,
+        given_ns=load.given_ns + more_ns,
+        executions=load.executions + more,
+        batch_ns=load.batch_ns + more_ns,
+    ), slot._replace(
+        busy_ns=slot.busy_ns + more_ns,
+        batch_ns=slot.batch_ns + more_ns,
+        executions=slot.executions + more,
+        alone=alone,
+        alone_ns=alone_ns,
     )
 
 

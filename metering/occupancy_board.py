@@ -3,10 +3,9 @@
 Every model instance is a process of its own. At a batch's begin it puts a stamp into its device's
 file. At the end it takes the file's lock, moves the shared state of :mod:`metering.occupancy` on,
 over all that was put there meanwhile, and writes it. Where it is the only instance on its device,
-another stamp does at the end, and the state is moved on before the next batch begins: after a
-batch the caches are the model's, and every line of code that runs there costs several times as
-much. Metering never holds up inference: a lock that is not to be had within ``PATIENCE_NS`` is
-left alone, and that batch has no share.
+no lock is needed at the end either: it puts sums there, for whoever has the lock next. Metering
+never holds up inference: a lock that is not to be had within ``PATIENCE_NS`` is left alone, and
+that batch has no share.
 
 Whoever has the lock next makes good what another could not: it ends a batch whose end found the
 lock taken, and abandons the batch of a process that is gone. What such a batch had is lost to its
@@ -40,6 +39,7 @@ OPEN_PATIENCE_NS = 500_000_000
 CLOSE_PATIENCE_NS = 50_000_000
 LOOK_EVERY_NS = 100_000_000
 """How often, at most, an instance looks whether the others are alive and the file still there."""
+LOOK_ALONE_EVERY_NS = 1_000_000_000
 REOPEN_EVERY_NS = 1_000_000_000
 MAX_NAME_BYTES = 256
 
@@ -77,7 +77,8 @@ class Board:
         self._is_shared = False
         self._is_owed = False  # something beside the state that the next begin would overwrite
         self._alone_since: int | None = None  # the count of openings, where no other slot is open
-        self._last = Slot()  # as of the last time with the lock
+        self._known_ns = (0, 0)  # the slot's sums of shares and of wall times, as they must be
+        self._alone = (0, 0)  # batches that were alone, and their time, in sum
         self._unshared = 0
         self._unshared_ns = 0
         self._patience_ns = PATIENCE_NS
@@ -108,7 +109,7 @@ class Board:
         self._is_shared = False
         try:
             file = self._file or self._reopened()
-            if file is not None and not (self._is_owed and not self._pay(file)):
+            if file is not None and self._is_settled(file):
                 self._began_ns = time.monotonic_ns()
                 file.post_begin(self._slot, self._began_ns)
                 self._is_shared = True
@@ -126,10 +127,9 @@ class Board:
             self._is_shared = False
             try:
                 if self._alone_since is not None:
-                    file.post_over(self._slot, now_ns)
-                    self._is_owed = True
-                    if file.opened() == self._alone_since:
+                    if self._end_alone(file, now_ns):
                         return Held(self._began_ns, now_ns, now_ns - self._began_ns)
+                    self._is_owed = True
                 if self._lock(file):
                     return self._end(file, now_ns)
                 if not self._is_owed:
@@ -159,6 +159,16 @@ class Board:
             log.warning("%s: %s", self._path, exc)
         file.close()
 
+    def _is_settled(self, file: BoardFile) -> bool:
+        """Whether a begin may be put beside the state. Who is alone, and so never needs the lock,
+        takes it now and then all the same, to see that the file is still there."""
+        if self._is_owed:
+            return self._pay(file)
+        looked_ago_ns = time.monotonic_ns() - self._looked_ns
+        if self._alone_since is not None and looked_ago_ns >= LOOK_ALONE_EVERY_NS:
+            self._pay(file)
+        return True
+
     def _pay(self, file: BoardFile) -> bool:
         """Have what is beside the state taken up; ``False``: the lock is not to be had."""
         if not self._lock(file):
@@ -176,6 +186,22 @@ class Board:
             file.unlock()
         return True
 
+    def _end_alone(self, file: BoardFile, now_ns: int) -> bool:
+        """Tell of the batch in sums; ``False``: another instance has come meanwhile.
+
+        In that order: who comes after the sums are there finds the batch over, and whoever was
+        there before is seen here.
+        """
+        wall_ns = now_ns - self._began_ns
+        count, sum_ns = self._alone
+        file.post_alone(self._slot, count + 1, sum_ns + wall_ns, now_ns)
+        if file.opened() != self._alone_since:
+            return False
+        self._alone = count + 1, sum_ns + wall_ns
+        busy_ns, batch_ns = self._known_ns
+        self._known_ns = busy_ns + wall_ns, batch_ns + wall_ns
+        return True
+
     def _end(self, file: BoardFile, now_ns: int) -> Held:
         """The share is what the slot's own sums have grown by: somebody else may have taken up the
         end already."""
@@ -188,8 +214,8 @@ class Board:
             if slot.began_ns is not None:
                 table.load, slot, _ = occupancy.end(table.load, slot, now_ns)
                 table.put(self._slot, slot)
-            share_ns = slot.busy_ns - self._last.busy_ns
-            wall_ns = slot.batch_ns - self._last.batch_ns
+            known_busy_ns, known_batch_ns = self._known_ns
+            share_ns, wall_ns = slot.busy_ns - known_busy_ns, slot.batch_ns - known_batch_ns
             end_ns = max(now_ns, self._began_ns + wall_ns)
             self._leave_it(file, table, max(end_ns, table.load.at_ns))
         finally:
@@ -204,7 +230,8 @@ class Board:
             self._count_unshared(table)
         file.write(table)
         self._is_owed = False
-        self._last = table.slot(self._slot)
+        slot = table.slot(self._slot)
+        self._known_ns, self._alone = (slot.busy_ns, slot.batch_ns), (slot.alone, slot.alone_ns)
         self._alone_since = None if table.is_shared(self._slot) else table.opened()
 
     def _look(self, file: BoardFile, table: Table, now_ns: int) -> None:
@@ -258,7 +285,8 @@ class Board:
                     file.post_begin(n, 0)
                     file.count_opened(table.opened() + 1)
                     table.newest = n
-                    table.put(n, Slot(opened_ns=now_ns))
+                    kept = table.slot(n)  # The sums that lie there have been counted.
+                    table.put(n, Slot(now_ns, alone=kept.alone, alone_ns=kept.alone_ns))
                     file.write(table)
                     return n
         finally:

@@ -24,6 +24,8 @@ from typing import Self
 from urllib.parse import quote
 
 from metering.occupancy_layout import (
+    ALONE,
+    ALONE_AT,
     BEGAN_AT,
     COPY_BYTES,
     ENDED_AT,
@@ -31,7 +33,6 @@ from metering.occupancy_layout import (
     HEADER_BYTES,
     MAGIC,
     OPENED_AT,
-    OVER_AT,
     PREFIX,
     STAMP,
     STATE_AT,
@@ -203,14 +204,15 @@ class BoardFile:
         if os.pwrite(self._fd, STAMP.pack(began_ns), BEGAN_AT + STAMP.size * n) != STAMP.size:
             raise OSError(f"{self.path}: the stamp was not written whole")
 
-    def post_over(self, n: int, over_ns: int) -> None:
-        """Without the lock: the batch in slot ``n`` was alone, and is over since then.
+    def post_alone(self, n: int, count: int, sum_ns: int, over_ns: int) -> None:
+        """Without the lock: so many batches of slot ``n`` were alone on the device so far.
 
         Raises:
             OSError: the disk does not take it.
         """
-        if os.pwrite(self._fd, STAMP.pack(over_ns), OVER_AT + STAMP.size * n) != STAMP.size:
-            raise OSError(f"{self.path}: the stamp was not written whole")
+        content = ALONE.pack(count, sum_ns, over_ns, count)
+        if os.pwrite(self._fd, content, ALONE_AT + ALONE.size * n) != ALONE.size:
+            raise OSError(f"{self.path}: the sums were not written whole")
 
     def opened(self) -> int:
         """How often a slot was opened; needs no lock."""

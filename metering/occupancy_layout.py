@@ -6,10 +6,11 @@ offset    content
 0         magic, version, and (boot of the machine, device), written once
 1024      per slot 8 bytes: when its batch ended, if the end could not be told; else 0
 1536      per slot 8 bytes: when its last batch began, as the instance itself has put it there
-2048      per slot 8 bytes: when its batch was over, if it was alone on the device
-2560      how often a slot was opened
-3072      the state, twice, 6 KiB each: CRC-32, slots in use, sequence, device, slots
-15360     per slot 1 KiB: source, model, accelerator
+2048      how often a slot was opened
+2056      per slot 32 bytes: of batches that were alone on the device, how many, their time in sum,
+          when the last was over, and once more how many
+4608      the state, twice, 7 KiB each: CRC-32, slots in use, sequence, device, slots
+18944     per slot 1 KiB: source, model, accelerator
 ========  ==========================================================================
 
 All integers are little-endian. Texts are JSON behind their CRC-32 and length.
@@ -28,30 +29,31 @@ from metering.occupancy import FREE, SLOTS, Load, Slot
 HEADER_BYTES = 1024
 ENDED_AT = 1024
 BEGAN_AT = 1536
-OVER_AT = 2048
-OPENED_AT = 2560
-STATE_AT = 3072
-COPY_BYTES = 6144
+OPENED_AT = 2048
+ALONE_AT = 2056
+STATE_AT = 4608
+COPY_BYTES = 7168
 TEXTS_AT = STATE_AT + 2 * COPY_BYTES
 TEXT_BYTES = 1024
 FILE_BYTES = TEXTS_AT + SLOTS * TEXT_BYTES
 
 PREFIX = struct.Struct("<8sI")
 STAMP = struct.Struct("<q")
-MAGIC = (b"meteroc1", 3)
+ALONE = struct.Struct("<4q")
+MAGIC = (b"meteroc1", 4)
 _TEXT = struct.Struct("<II")
 _HEAD = struct.Struct("<IIQIi3q24s16s4q")
-_SLOT = struct.Struct("<2q24s5q")
+_SLOT = struct.Struct("<2q24s7q")
 _HEAD_BYTES = _HEAD.size
 _SLOT_BYTES = _SLOT.size
-_POSTED = _HEAD_BYTES + _SLOT_BYTES - STAMP.size
+_POSTED = _HEAD_BYTES + _SLOT_BYTES - 3 * STAMP.size
 _FIRST = struct.Struct("<IIQ")
 _CRC = struct.Struct("<I")
 _ONE = STATE_AT - ENDED_AT
 _TWO = _ONE + COPY_BYTES
 _NONE = bytes(STAMP.size * SLOTS)
 _BEGAN = BEGAN_AT - ENDED_AT
-_OVER = OVER_AT - ENDED_AT
+_ALONE = ALONE_AT - ENDED_AT
 _whole = int.from_bytes
 
 
@@ -162,16 +164,22 @@ class Table:
                 found.append((stamp_ns, n))
         return found
 
-    def over(self, began: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """(when, slot) of the batches that were alone and are over, among those of ``began`` and
-        those that run."""
-        new = {n: stamp_ns for stamp_ns, n in began}
+    def alone(self) -> list[tuple[int, int, int, int]]:
+        """(slot, batches, ns, when the last was over) of sums that the state does not know of yet.
+
+        One that is just being written is left for the next time.
+        """
         found = []
-        for n in range(self.used) if self.load.running else new:
-            (stamp_ns,) = STAMP.unpack_from(self.stamps, _OVER + n * STAMP.size)
-            if stamp_ns >= new.get(n, self._posted_ns(n)) > 0:
-                found.append((stamp_ns, n))
+        for n in range(self.used):
+            count, sum_ns, over_ns, again = ALONE.unpack_from(self.stamps, _ALONE + n * ALONE.size)
+            (known,) = STAMP.unpack_from(self._content, _POSTED + STAMP.size + n * _SLOT_BYTES)
+            if count == again != known:
+                found.append((n, count, sum_ns, over_ns))
         return found
+
+    def over_ns(self, n: int) -> int:
+        """When the last batch of slot ``n`` that was alone was over."""
+        return int(ALONE.unpack_from(self.stamps, _ALONE + n * ALONE.size)[2])
 
     def opened(self) -> int:
         """How often a slot was opened."""
@@ -237,4 +245,4 @@ def _sound(content: bytearray, at: int, used: int, crc: int) -> Table | None:
 
 
 def _free_slots(count: int) -> bytes:
-    return _SLOT.pack(-1, -1, bytes(24), 0, 0, 0, 0, 0) * count
+    return _SLOT.pack(-1, -1, bytes(24), 0, 0, 0, 0, 0, 0, 0) * count

@@ -11,26 +11,28 @@ from metering.occupancy_layout import Table
 
 
 def settle(table: Table, now_ns: int) -> None:
-    """Take up what instances have put beside the state, in the order of time: a batch begins; one
-    that was alone is over; one whose end found the lock taken has ended. What comes after the
-    others have moved on counts as of their last event; what lies after ``now_ns`` is left for
-    later."""
+    """Take up what instances have put beside the state: sums of batches that were alone; and, in
+    the order of time, begins, and ends that found the lock taken. What comes after the others have
+    moved on counts as of their last event; a begin that lies after ``now_ns`` is left for later.
+
+    A batch that has told of itself in its sums, while another instance came and took it for
+    running, ends where it was over; then its own sums say nothing more.
+    """
     began, ended = table.began(), table.ended()
-    over = table.over(began)
-    if len(began) == len(over) == 1 and not ended and not table.load.running:
-        (began_ns, n), (over_ns, same) = began[0], over[0]
-        if n == same and over_ns <= now_ns and table.slot(n).opened_ns is not None:
-            table.load, slot, _ = occupancy.alone(table.load, table.slot(n), began_ns, over_ns)
+    events = [(stamp_ns, _BEGIN, n) for stamp_ns, n in began]
+    events += [(stamp_ns, _LOST, n) for stamp_ns, n in ended]
+    for n, count, sum_ns, over_ns in table.alone():
+        slot = table.slot(n)
+        if slot.began_ns is None:
+            table.load, slot = occupancy.add_alone(table.load, slot, count, sum_ns, over_ns)
             table.put(n, slot)
-            return
+        else:
+            table.put(n, slot._replace(alone=count, alone_ns=sum_ns))
+            events.append((over_ns, _OVER, n))
     if ended:  # Which are gone once the table is written.
         now_ns = max(now_ns, *(stamp_ns for stamp_ns, _ in ended))
-    for stamp_ns, what, n in sorted(
-        [(stamp_ns, _BEGIN, n) for stamp_ns, n in began]
-        + [(stamp_ns, _OVER, n) for stamp_ns, n in over]
-        + [(stamp_ns, _LOST, n) for stamp_ns, n in ended]
-    ):
-        if stamp_ns <= now_ns:
+    for stamp_ns, what, n in sorted(events):
+        if what != _BEGIN or stamp_ns <= now_ns:
             _take_up(table, stamp_ns, what, n)
 
 
@@ -42,15 +44,16 @@ def _take_up(table: Table, stamp_ns: int, what: int, n: int) -> None:
     if what == _BEGIN:
         if slot.began_ns is not None:  # Not even its end could be told.
             table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
-        if slot.opened_ns is not None:
+        if slot.opened_ns is not None and stamp_ns > table.over_ns(n):
             table.load, slot = occupancy.begin(table.load, slot, stamp_ns)
-        table.put(n, slot._replace(posted_ns=stamp_ns))
-    elif slot.began_ns is not None and slot.posted_ns <= stamp_ns:
-        if what == _OVER:
-            table.load, slot, _ = occupancy.end(table.load, slot, stamp_ns)
-        else:
-            table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
-        table.put(n, slot)
+        slot = slot._replace(posted_ns=stamp_ns)
+    elif slot.began_ns is None or slot.posted_ns > stamp_ns:
+        return
+    elif what == _OVER:
+        table.load, slot, _ = occupancy.end(table.load, slot, stamp_ns)
+    else:
+        table.load, slot = occupancy.abandon(table.load, slot, stamp_ns)
+    table.put(n, slot)
 
 
 def bury(table: Table, file: BoardFile, now_ns: int, but: int = -1) -> bool:
@@ -73,4 +76,7 @@ def retire(table: Table, n: int, now_ns: int) -> None:
     slot = table.slot(n)
     if slot.began_ns is not None:
         table.load, _ = occupancy.abandon(table.load, slot, now_ns)
-    table.put(n, occupancy.FREE._replace(posted_ns=slot.posted_ns))
+    table.put(
+        n,
+        occupancy.FREE._replace(posted_ns=slot.posted_ns, alone=slot.alone, alone_ns=slot.alone_ns),
+    )

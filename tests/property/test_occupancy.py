@@ -179,9 +179,20 @@ def test_nothing_ends_where_nothing_runs(leave: object) -> None:
         leave(Load(0, 0), Slot(opened_ns=0), 5)
 
 
-@given(idle_from=st.integers(0, 9), posted=st.integers(0, 20), took=st.integers(0, 9))
-def test_a_batch_alone_is_a_begin_and_an_end_in_one(idle_from: int, posted: int, took: int) -> None:
-    load, slot = Load(0, idle_from, busy_ns=3, given_ns=2, lost_ns=1), Slot(0, busy_ns=2)
-    began, running = occupancy.begin(load, slot, posted)
-    ended = occupancy.end(began, running._replace(posted_ns=posted), posted + took)
-    assert occupancy.alone(load, slot, posted, posted + took) == ended
+@given(batches=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=9))
+def test_sums_of_batches_that_were_alone_are_begins_and_ends(
+    batches: list[tuple[int, int]],
+) -> None:
+    load, slot = Load(0, 5, busy_ns=3, given_ns=2, lost_ns=1), Slot(0, busy_ns=2)
+    told, sums = load, slot
+    now, count, sum_ns = 5, 0, 0
+    for idle_ns, wall_ns in batches:
+        load, slot = occupancy.begin(load, slot, now + idle_ns)
+        now += idle_ns + wall_ns
+        load, slot, share_ns = occupancy.end(load, slot, now)
+        assert share_ns == wall_ns
+        count, sum_ns = count + 1, sum_ns + wall_ns
+        if count % 3 == 0:  # Taken up now and then.
+            told, sums = occupancy.add_alone(told, sums, count, sum_ns, now)
+    told, sums = occupancy.add_alone(told, sums, count, sum_ns, now)
+    assert (told, sums) == (load, slot._replace(alone=count, alone_ns=sum_ns))

@@ -58,6 +58,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(occupancy_board, "PATIENCE_NS", 10**9)
     monkeypatch.setattr(occupancy_board, "REOPEN_EVERY_NS", 0)
     monkeypatch.setattr(occupancy_board, "LOOK_EVERY_NS", 0)
+    monkeypatch.setattr(occupancy_board, "LOOK_ALONE_EVERY_NS", 0)
 
 
 def share_of(board: Board) -> int:
