@@ -69,7 +69,7 @@ class Timing(NamedTuple):
 class Asked(NamedTuple):
     """Who asked: known before the batch is executed.
 
-    ``payer`` points, for each request, into ``payers``:
+    ``payer`` points, for each request, into ``payers``, which begin with
     ``[tenant, team, project, user, retry_of, identity_source]``.
     """
 
@@ -121,7 +121,25 @@ def encode_record(head: bytes, sequence: int, timing: Timing, asked: bytes, took
     Raises:
         TypeError, ValueError: a count is no number.
     """
-    rest = {"sequence": sequence, **timing._asdict(), **took._asdict()}
+    start_ns, end_ns, end_epoch_ns, share_ns, device_ns, prefill_ns, decode_ns = timing
+    inputs, cached, outputs, reasoning, rows, status, more = took
+    rest = {
+        "sequence": sequence,
+        "start_ns": start_ns,
+        "end_ns": end_ns,
+        "end_epoch_ns": end_epoch_ns,
+        "share_ns": share_ns,
+        "device_ns": device_ns,
+        "prefill_ns": prefill_ns,
+        "decode_ns": decode_ns,
+        "input_tokens": inputs,
+        "cached_input_tokens": cached,
+        "output_tokens": outputs,
+        "reasoning_tokens": reasoning,
+        "rows": rows,
+        "status": status,
+        "more": more,
+    }
     # NumPy's integers are written as what they are.
     return b"%b,%b,%b" % (head, asked, to_json(rest, fallback=int)[1:])
 
@@ -235,7 +253,7 @@ def _request(
     prefill_gpu_ns: int | None,
     decode_gpu_ns: int | None,
 ) -> RequestUsage:
-    tenant, team, project, user, retry_of, identity_source = row.payer
+    tenant, team, project, user, retry_of, identity_source, *_ = row.payer
     return RequestUsage(
         request_id=request_id,
         tenant=tenant,

@@ -21,7 +21,12 @@ from triton_models.emitter import backend
 from triton_models.emitter.metered import MeteredModel, Served
 
 SPIN_MS = 18
-_PROBE_ROUNDS = 20_000
+_PROBE_ROUNDS = 100
+_TEXT = (
+    "what does a token cost us whose was it and why did that change at seven minutes past two a "
+    "batch of requests is served together and each of them pays for its part of the time and the "
+    "sum of the parts is the whole to the last nanosecond whatever else the server does meanwhile"
+)
 _PROBES = 15
 
 
@@ -104,7 +109,14 @@ def _taken_ns(rounds: int) -> int:
 
 
 def _spin(rounds: int) -> int:
-    value = 1
-    for _ in range(rounds):
-        value = (value * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
-    return value
+    """Words are cut, counted and sorted, as by a tokenizer in Python. Objects of many sizes come
+    and go: a loop that makes and frees one over and over measures where the allocator's pool ends.
+    """
+    found = 0
+    for n in range(rounds):
+        counts: dict[str, int] = {}
+        for word in _TEXT[n % 7 :].split():
+            counts[word] = counts.get(word, 0) + 1
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        found += len(",".join(word for word, _ in ranked[: 3 + n % 5]))
+    return found

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from metering.errors import MeteringError
@@ -170,20 +169,20 @@ class Gate:
         headers = [(f, value) for f, value in said if f is not None and f != _TOKEN_FIELD]
         bare = any(name.strip().lower() in _PAYER for name, _ in pairs)
         if not tokens:
-            return replace(NOBODY, refusal=_CLIENT_SET if bare or headers else "unproven")
+            return NOBODY._replace(refusal=_CLIENT_SET if bare or headers else "unproven")
         try:
             # The last one: headers come after the body.
             claims, mac = verify(tokens[-1], keys, now_s=now_s, max_age_s=self._max_age_s)
         except Untrusted as exc:
-            return replace(NOBODY, refusal=exc.refusal)
+            return NOBODY._replace(refusal=exc.refusal)
         fields = {name: clean(claims.get(name)) for name in FIELDS}
         # A gateway may send the plain headers too, as long as they say the same.
         contradicted = any(fields.get(field) != clean(value) for field, value in headers)
         refusal = _CLIENT_SET if bare or contradicted or len(tokens) > 1 else None
         if refusal is not None and self._rejects:
-            return replace(NOBODY, refusal=refusal)
+            return NOBODY._replace(refusal=refusal)
         if not self._uses.spend(mac, now_s):
-            return replace(NOBODY, refusal="used_token")
+            return NOBODY._replace(refusal="used_token")
         return Identity(
             fields["tenant"] or UNATTRIBUTED,
             fields["team"],

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from metering.names import clean
 from metering.usage import UNATTRIBUTED, IdentitySource
@@ -31,9 +30,9 @@ _HEADER: IdentitySource = "header"
 _NONE: IdentitySource = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """``source`` says where the tenant came from; each other field stands for itself.
+class Identity(NamedTuple):
+    """As a record has it. ``source`` says where the tenant came from; each other field stands for
+    itself.
 
     ``refusal`` says what a trusted gateway's server does not accept in the request; it is always
     ``None`` where no gateway is trusted.

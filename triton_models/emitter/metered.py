@@ -221,26 +221,31 @@ class MeteredModel(ABC):
         sequence: int,
         timing: Timing,
     ) -> Took:
-        waited_ns = {
+        if served is None:
+            failed = [_FAILED] * len(requests)
+            rows = self._rows(requests, failed)
+            waited_ns = self._waited_ns(timing)
+            return took(rows, failed, status="failed", queue_ns=waited_ns)
+        rows = self._rows(requests, served)
+        wall_ns = timing.end_ns - timing.start_ns
+        cancelled = self._watch.cancelled(requests, sequence, wall_ns)
+        if not (cancelled or self._stamps):
+            return took(rows, served)
+        others: dict[int, Outcome] = dict.fromkeys(cancelled, "cancelled")
+        for position, stamp in enumerate(self._stamps):
+            if self._behind.is_cancelled(stamp):
+                others[position] = "cancelled"
+        for position, s in enumerate(served):
+            if s.error is not None:
+                others[position] = "cancelled" if s is ABANDONED else "error"
+        return took(rows, served, others=others, queue_ns=self._waited_ns(timing))
+
+    def _waited_ns(self, timing: Timing) -> dict[int, int]:
+        return {
             p: waited
             for p, stamp in enumerate(self._stamps)
             if stamp is not None and (waited := stamp.queue_ns(timing.start_ns)) is not None
         }
-        if served is None:
-            failed = [_FAILED] * len(requests)
-            return took(self._rows(requests, failed), failed, status="failed", queue_ns=waited_ns)
-        others: dict[int, Outcome] = dict.fromkeys(
-            self._watch.cancelled(requests, sequence, timing.end_ns - timing.start_ns), "cancelled"
-        )
-        others |= {
-            p: "cancelled" for p, s in enumerate(self._stamps) if self._behind.is_cancelled(s)
-        }
-        others |= {
-            p: "cancelled" if s is ABANDONED else "error"
-            for p, s in enumerate(served)
-            if s.error is not None
-        }
-        return took(self._rows(requests, served), served, others=others, queue_ns=waited_ns)
 
     def _rows(self, requests: Sequence[backend.Request], served: Sequence[Served]) -> list[int]:
         """As Triton counts them: the batch dimension, which answer and question have in common."""

@@ -8,8 +8,9 @@ code costs several times as much.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from numpy.typing import NDArray
@@ -44,8 +45,9 @@ class Served:
 
 def asked_by(request_ids: Sequence[str], identities: Sequence[Identity]) -> bytes:
     """The part of a record that is known before the batch is executed."""
-    payers, payer = _payers(identities)
-    return encode_asked(Asked(request_ids, payers, payer))
+    payers = list(dict.fromkeys(identities))
+    places = {identity: n for n, identity in enumerate(payers)}
+    return encode_asked(Asked(request_ids, payers, [places[i] for i in identities]))
 
 
 def took(
@@ -57,16 +59,19 @@ def took(
     queue_ns: Mapping[int, int] | None = None,
 ) -> Took:
     """``others`` have another outcome than ``status``; ``queue_ns`` is of those that have waited
-    for a time that is known; both by position."""
-    counts = [
-        (s.input_tokens, s.cached_input_tokens, s.output_tokens, s.reasoning_tokens) for s in served
-    ]
-    inputs, cached, outputs, reasoning = zip(*counts, strict=True) if counts else ((),) * 4
-    more = _more(served)
-    for position, outcome in (others or {}).items():
-        more.setdefault(str(position), {})["status"] = outcome
-    for position, waited_ns in (queue_ns or {}).items():
-        more.setdefault(str(position), {})["queue_ns"] = waited_ns
+    for a time that is known; both by position. An ``ok`` with an error is an ``error``."""
+    columns = zip(*map(_told, served), strict=True) if served else ((),) * 7
+    inputs, cached, outputs, reasoning, errors, row_tokens, turns = columns
+    more: dict[str, dict[str, Any]] = {}
+    if any(row_tokens) or any(turns):
+        _tell(more, "row_tokens", {p: t for p, t in enumerate(row_tokens) if t})
+        _tell(more, "turns", {p: t for p, t in enumerate(turns) if t})
+    if status == "ok" and any(errors):
+        _tell(more, "status", {p: "error" for p, e in enumerate(errors) if e is not None})
+    if others:
+        _tell(more, "status", others)
+    if queue_ns:
+        _tell(more, "queue_ns", queue_ns)
     return Took(
         inputs,
         cached if any(cached) else 0,
@@ -78,27 +83,12 @@ def took(
     )
 
 
-def _payers(identities: Iterable[Identity]) -> tuple[list[list[str | None]], list[int]]:
-    """Each one once. Identities that are equal and not the same may stand there twice."""
-    places: dict[int, int] = {}
-    payers: list[list[str | None]] = []
-    payer = []
-    for i in identities:
-        place = places.get(id(i))
-        if place is None:
-            place = places[id(i)] = len(payers)
-            payers.append([i.tenant, i.team, i.project, i.user, i.retry_of, i.source])
-        payer.append(place)
-    return payers, payer
+_told = attrgetter(
+    "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "error",
+    "row_tokens", "turns",
+)  # fmt: skip
 
 
-def _more(served: Sequence[Served]) -> dict[str, dict[str, Any]]:
-    more: dict[str, dict[str, Any]] = {}
-    for position in [p for p, s in enumerate(served) if s.row_tokens or s.turns]:
-        s = served[position]
-        told = more.setdefault(str(position), {})
-        if s.row_tokens:
-            told["row_tokens"] = s.row_tokens
-        if s.turns:
-            told["turns"] = s.turns
-    return more
+def _tell(more: dict[str, dict[str, Any]], name: str, by_position: Mapping[int, object]) -> None:
+    for position, value in by_position.items():
+        more.setdefault(str(position), {})[name] = value
