@@ -1,9 +1,12 @@
 """What metering costs a Triton server: ``make bench-triton``, or with ``QUICK=1``.
 
 One real server with three models that are switched between metered and not while 64 clients keep
-it busy; beside it the shipper, and the Kafka that it ships to, on the same cores. Blocks come in
-pairs: on and off, and off and off, which is what the machine varies by itself. ``SEED`` draws the
-order.
+it busy. Blocks come in pairs: on and off, and off and off, which is what the machine varies by
+itself. ``SEED`` draws the order.
+
+Twice: first with the shipper, and the Kafka that it ships to, at work on the same cores; then with
+both held, and usage waiting in the log. The first is told, and depends on how many cores there
+are; the second is what metering costs the server itself, and has the targets.
 """
 
 from __future__ import annotations
@@ -11,28 +14,33 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.report import Figure, show, write
 from benchmarks.triton.board import FOLDER_VARIABLE, Board
 from benchmarks.triton.clients import CONCURRENCY
-from benchmarks.triton.figures import figures_of
-from benchmarks.triton.measure import measure
+from benchmarks.triton.figures import figures_beside, figures_of
+from benchmarks.triton.measure import Measured, measure
 from benchmarks.triton.statistics import plan
 from streams.stack.config import StackConfig
+from streams.stack.groups import kill_group
 from streams.stack.places import REPO
 from streams.stack.stack import Stack
 
 RESULTS = REPO / "build" / "results" / "bench_triton.json"
 MODELS = ("wait36", "wait18", "spin")
 REPOSITORY = REPO / "benchmarks" / "triton" / "models"
+BESIDE = "shipping beside it"
 RAN = (
-    f"On the same {os.cpu_count()} cores ran: one Triton with all models, the shipper, one Kafka "
-    f"node, {CONCURRENCY} clients."
+    f"On the same {os.cpu_count()} cores ran: one Triton with all models, {CONCURRENCY} clients; "
+    f"under '{BESIDE}' also the shipper and one Kafka node, which were held for the other figures."
 )
 
 
@@ -46,8 +54,8 @@ class Sizes:
     count_s: float
 
 
-FULL = Sizes(24, 0.5, 2.0)
-QUICK = Sizes(4, 0.2, 0.5)
+FULL = Sizes(12, 0.5, 2.0)
+QUICK = Sizes(3, 0.2, 0.4)
 
 
 async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:
@@ -69,21 +77,45 @@ async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:
         )
         figures: dict[str, Figure] = {}
         async with Stack(config, say, only=("triton", "shipper")) as stack:
-            for number, model in enumerate(MODELS):
-                measured = await measure(
-                    stack,
-                    boards[model],
-                    model,
-                    plan(sizes.pairs, seed + number),
-                    settle_s=sizes.settle_s,
-                    count_s=sizes.count_s,
-                    say=say,
-                )
-                figures |= figures_of(model, measured)
+
+            async def blocks(seed: int) -> dict[str, list[Measured]]:
+                return {
+                    model: await measure(
+                        stack,
+                        boards[model],
+                        model,
+                        plan(sizes.pairs, seed + number),
+                        settle_s=sizes.settle_s,
+                        count_s=sizes.count_s,
+                        say=say,
+                    )
+                    for number, model in enumerate(MODELS)
+                }
+
+            beside = await blocks(seed)
+            with held(stack, "shipper", "kafka"):
+                alone = await blocks(seed + len(MODELS))
+        for model in MODELS:
+            figures |= figures_of(model, alone[model])
+        for model in MODELS:
+            figures |= figures_beside(f"{model}, {BESIDE}", beside[model])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     figures["took"] = Figure(round(time.monotonic() - begun), "s")
     return figures
+
+
+@contextmanager
+def held(stack: Stack, *names: str) -> Iterator[None]:
+    """SIGSTOP: what they have begun waits."""
+    groups = [stack.endpoints.pids[name] for name in names]
+    for group in groups:
+        kill_group(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for group in groups:
+            kill_group(group, signal.SIGCONT)
 
 
 def _boards(folder: Path) -> dict[str, Board]:

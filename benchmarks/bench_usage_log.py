@@ -1,4 +1,5 @@
-"""What the usage log costs: the server per batch, and the host for a shipper that is idle.
+"""What the usage log costs: the server per batch, for its record and for each way to sync it, and
+the host for a shipper that is idle.
 
 ``python -m benchmarks.bench_usage_log``: a table, and ``build/results/usage_log.json``. The ways to
 sync take turns within every round, so that what else the machine does meets them alike. With
@@ -22,12 +23,22 @@ from typing import get_args
 from prometheus_client import CollectorRegistry
 
 from benchmarks.report import Figure, show, write
+from metering.records import (
+    CONSTANT,
+    RuleRecipe,
+    Timing,
+    encode_head,
+    encode_record,
+    usage_of_payload,
+)
 from metering.wal_cap import drop, drop_lock
 from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record
 from streams.shipper.ship import IDLE_S, UPKEEP_S, Shipper
 from streams.stack.places import REPO
+from triton_models.emitter.identity import identity_of_text
 from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
+from triton_models.emitter.record import Served, asked_by, took
 
 RESULTS = REPO / "build" / "results" / "usage_log.json"
 MODES: tuple[Fsync, ...] = get_args(Fsync)
@@ -37,6 +48,11 @@ SEGMENT_OF_BENCH_BYTES = 2 * 1024**2
 APPENDS = 250
 PAUSE_S = 0.002
 SOURCES = 64
+COEFFICIENTS = (
+    ("fixed_ps", 2_990_070_000),
+    ("input_token_ps", 27_614_800),
+    ("output_token_ps", 445_447_400),
+)
 REQUEST = {
     "request_id": "f3b0c442-98fc-1c14-9afb-f4c8996fb924", "tenant": "acme", "team": "search",
     "project": "answers", "user": "", "identity_source": "header", "operation": "chat",
@@ -133,6 +149,37 @@ async def shipper_figures(folder: Path, rounds: int) -> dict[str, Figure]:
     }
 
 
+def record_figures(rounds: int) -> dict[str, Figure]:
+    """The record of a batch of ``REQUESTS``, which the server writes, and the event that is made of
+    it elsewhere. Warm: after a batch, with the model's data in the caches, it takes some times as
+    long."""
+    constant: dict[str, object] = dict.fromkeys(CONSTANT, "host/boot/1/llama_0")
+    head = encode_head(
+        constant | {"speedup": 1}, "chat", RuleRecipe("affine-shapley", COEFFICIENTS)
+    )
+    parameters = [
+        json.dumps({"tenant": f"tenant-{n % 32}", "team": "search", "project": "answers"})
+        for n in range(REQUESTS)
+    ]
+    ids = [f"f3b0c442-98fc-1c14-9afb-{n:012d}" for n in range(REQUESTS)]
+    served = [Served(input_tokens=812 + n, output_tokens=143) for n in range(REQUESTS)]
+    timing = Timing(0, 36_123_456, 1, 36_123_456)
+    records_us, events_us = [], []
+    for _ in range(rounds * 20):
+        begun = time.perf_counter_ns()
+        asked = asked_by(ids, [identity_of_text(text) for text in parameters])
+        record = encode_record(head, 7, timing, asked, took([1] * REQUESTS, served))
+        between = time.perf_counter_ns()
+        usage_of_payload(record).model_dump_json()
+        events_us.append((time.perf_counter_ns() - between) / 1e3)
+        records_us.append((between - begun) / 1e3)
+    return {
+        "record_64_us": figure(records_us, "us", 150.0),
+        "record_64_bytes": Figure(len(record), "bytes"),
+        "event_of_record_64_us": figure(events_us, "us"),
+    }
+
+
 def drop_figures(folder: Path, rounds: int) -> dict[str, Figure]:
     """To count what a full segment holds, request by request, and give its space back."""
     taken_ms = []
@@ -163,6 +210,7 @@ def main() -> None:
         parts: list[Callable[[], dict[str, Figure]]] = [
             lambda: asyncio.run(shipper_figures(folder / "ship", rounds)),
             lambda: drop_figures(folder / "drops", rounds),
+            lambda: record_figures(rounds),
         ]
         for part in parts:
             figures |= part()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 
 from benchmarks.report import Figure
@@ -58,14 +59,32 @@ def figures_of(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
             spread=f"{fmean(m.serve_ns for m in off) / 1e6:.1f} ms when off",
         ),
     }
-    for name, side in (("on", on), ("off", off)):
-        cores = {part: fmean(m.cores[part] for m in side) for part in side[0].cores}
-        figures[f"cores, {name}"] = Figure(
-            round(sum(cores.values()), 2),
-            "busy",
-            spread=", ".join(f"{part} {busy:.2f}" for part, busy in cores.items()),
-        )
+    figures |= {"cores, on": _cores(on), "cores, off": _cores(off)}
     return {f"{model}: {name}": figure for name, figure in figures.items()}
+
+
+def figures_beside(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
+    """The same without targets, and less of it."""
+    kept = (
+        "throughput",
+        "throughput, noise",
+        "batch time",
+        "p50",
+        "p99",
+        "cores, on",
+        "cores, off",
+    )
+    return {
+        name: replace(figure, target=None, holds=None)
+        for name, figure in figures_of(model, blocks).items()
+        if name.removeprefix(f"{model}: ") in kept
+    }
+
+
+def _cores(side: Sequence[Measured]) -> Figure:
+    cores = {part: fmean(m.cores[part] for m in side) for part in side[0].cores}
+    told = ", ".join(f"{part} {busy:.2f}" for part, busy in cores.items())
+    return Figure(round(sum(cores.values()), 2), "busy", spread=told)
 
 
 def pairs_of(blocks: Sequence[Measured], *, noise: bool) -> list[tuple[Measured, Measured]]:
