@@ -16,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from metering.apportion import Turn
+from metering.names import clean
 from metering.records import Asked, Took, encode_asked
 from metering.usage import Outcome
 from triton_models.emitter.identity import Identity
@@ -47,7 +48,11 @@ def asked_by(request_ids: Sequence[str], identities: Sequence[Identity]) -> byte
     """The part of a record that is known before the batch is executed."""
     payers = list(dict.fromkeys(identities))
     places = {identity: n for n, identity in enumerate(payers)}
-    return encode_asked(Asked(request_ids, payers, [places[i] for i in identities]))
+    payer = [places[i] for i in identities]
+    try:
+        return encode_asked(Asked(request_ids, payers, payer))
+    except ValueError:  # Half of a surrogate pair is no UTF-8.
+        return encode_asked(Asked([clean(i) for i in request_ids], payers, payer))
 
 
 def took(
