@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +17,7 @@ from streams.detection.app import Detection, Outlets
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.targets import clickhouse_target
+from streams.until_told import until_told
 
 
 def alert_sinks(settings: Settings) -> list[WebhookSink | AlertmanagerSink]:
@@ -44,12 +43,8 @@ async def run(settings: Settings) -> None:
     options = DetectorOptions(floor_usd_per_hour=settings.alert_floor_usd_per_hour)
     detection = Detection(settings, SpendDetector(options), outlets)
     serve(registry, settings.metrics_host, settings.metrics_port)
-    task = asyncio.create_task(detection.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await until_told(detection.run())
     finally:
         await outlets.publisher.stop()
         outlets.writer.close()

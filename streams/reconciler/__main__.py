@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 
 from prometheus_client import CollectorRegistry
 
@@ -16,6 +14,7 @@ from streams.reconciler.app import Reconciler
 from streams.reconciler.judging import Judging
 from streams.settings import Settings
 from streams.targets import clickhouse_target
+from streams.until_told import until_told
 
 
 async def run(settings: Settings) -> None:
@@ -25,12 +24,8 @@ async def run(settings: Settings) -> None:
     writer, judging = CapacityWriter(target), Judging(target)
     reconciler = Reconciler(settings, writer, publisher, judging, ReconcilerMetrics(registry))
     serve(registry, settings.metrics_host, settings.metrics_port)
-    task = asyncio.create_task(reconciler.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await until_told(reconciler.run())
     finally:
         await publisher.stop()
         writer.close()

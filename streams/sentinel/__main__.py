@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
 
 from prometheus_client import CollectorRegistry
 
@@ -14,9 +12,7 @@ from streams.publisher import Publisher
 from streams.sentinel.app import Sentinel
 from streams.sentinel.triton import TritonCounters
 from streams.settings import Settings
-
-PART_S = 2.0
-"""How long the producer gets to part from a broker, which may be frozen."""
+from streams.until_told import part, until_told
 
 
 async def run(settings: Settings) -> None:
@@ -25,16 +21,10 @@ async def run(settings: Settings) -> None:
     async with TritonCounters(settings) as triton:
         sentinel = Sentinel(settings, publisher, triton, SentinelMetrics(registry))
         serve(registry, settings.metrics_host, settings.metrics_port)
-        task = asyncio.create_task(sentinel.run())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await until_told(sentinel.run())
         finally:
-            parting = asyncio.create_task(publisher.stop())
-            await asyncio.wait({parting}, timeout=PART_S)
-            parting.cancel()
+            await part(publisher)
 
 
 def main() -> None:

@@ -15,9 +15,7 @@ from sinks.prometheus import ShipperMetrics, serve
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.shipper.ship import Shipper
-
-PART_S = 2.0
-"""How long the producer gets to part from a broker, which may be frozen."""
+from streams.until_told import part
 
 
 async def run(settings: Settings) -> None:
@@ -33,9 +31,7 @@ async def run(settings: Settings) -> None:
     try:
         await shipper.run(stop)
     finally:
-        parting = asyncio.create_task(publisher.stop())
-        await asyncio.wait({parting}, timeout=PART_S)
-        parting.cancel()
+        await part(publisher)
 
 
 def main() -> None:

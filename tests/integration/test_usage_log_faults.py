@@ -23,11 +23,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from metering.wal import requests_in
 from metering.wal_cap import size_bytes, survey
-from streams.shipper.__main__ import PART_S
 from streams.shipper.ship import DRAIN_S
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.topics import USAGE_BATCHES
+from streams.until_told import PART_S
 
 pytestmark = pytest.mark.stack
 

@@ -147,7 +147,7 @@ class MeteredModel(ABC):
             return b""
 
     def _serve(
-        self, requests: Sequence[backend.Request], identities: Sequence[Identity] | None
+        self, requests: Sequence[backend.Request], identities: Sequence[Identity]
     ) -> list[Served]:
         """A request whose identity is refused, or whose client has gone, never reaches the model;
         its batch mates do."""
@@ -158,12 +158,12 @@ class MeteredModel(ABC):
         answers = iter(self._answers(admitted) if admitted else [])
         return [next(answers) if away is None else away for away in turned_away]
 
-    def _turned_away(self, identities: Sequence[Identity] | None) -> list[Served | None] | None:
+    def _turned_away(self, identities: Sequence[Identity]) -> list[Served | None] | None:
         """The answers to those that are not served, by position; ``None`` if all are."""
         away: list[Served | None] = [
             ABANDONED if self._behind.is_cancelled(stamp) else None for stamp in self._stamps
         ]
-        if self._gate is not None and identities is not None:
+        if self._gate is not None:
             told = [self._gate.rejection_of(i) for i in identities]
             refused = [None if no is None else Served(error=no, by_client=True) for no in told]
             away = [no or gone for no, gone in zip(refused, away or refused, strict=True)]
