@@ -36,9 +36,8 @@ from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record
 from streams.shipper.ship import IDLE_S, UPKEEP_S, Shipper
 from streams.stack.places import REPO
-from triton_models.emitter.identity import identity_of_text
 from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
-from triton_models.emitter.record import Served, asked_by, took
+from triton_models.emitter.record import Served, asked_by_texts, took
 
 RESULTS = REPO / "build" / "results" / "usage_log.json"
 MODES: tuple[Fsync, ...] = get_args(Fsync)
@@ -167,7 +166,7 @@ def record_figures(rounds: int) -> dict[str, Figure]:
     records_us, events_us = [], []
     for _ in range(rounds * 20):
         begun = time.perf_counter_ns()
-        asked = asked_by(ids, [identity_of_text(text) for text in parameters])
+        asked = asked_by_texts(ids, parameters)
         record = encode_record(head, 7, timing, asked, took([1] * REQUESTS, served))
         between = time.perf_counter_ns()
         usage_of_payload(record).model_dump_json()

@@ -18,9 +18,8 @@ import logging
 import os
 import time
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from metering import occupancy
 from metering.errors import MeteringError
@@ -46,8 +45,7 @@ MAX_NAME_BYTES = 256
 _boards: weakref.WeakSet[Board] = weakref.WeakSet()
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A batch from ``start_ns`` to ``end_ns`` (monotonic), as the device counts it; without a share
     where the lock was not to be had at its end, or nothing could be written at its begin.
 
@@ -109,8 +107,8 @@ class Board:
         self._is_shared = False
         try:
             file = self._file or self._reopened()
+            self._began_ns = time.monotonic_ns()
             if file is not None and self._is_settled(file):
-                self._began_ns = time.monotonic_ns()
                 file.post_begin(self._slot, self._began_ns)
                 self._is_shared = True
                 return self._began_ns
@@ -162,12 +160,16 @@ class Board:
     def _is_settled(self, file: BoardFile) -> bool:
         """Whether a begin may be put beside the state. Who is alone, and so never needs the lock,
         takes it now and then all the same, to see that the file is still there."""
+        looked_ago_ns = self._began_ns - self._looked_ns
         if self._is_owed:
-            return self._pay(file)
-        looked_ago_ns = time.monotonic_ns() - self._looked_ns
-        if self._alone_since is not None and looked_ago_ns >= LOOK_ALONE_EVERY_NS:
+            settled = self._pay(file)
+        elif self._alone_since is not None and looked_ago_ns >= LOOK_ALONE_EVERY_NS:
             self._pay(file)
-        return True
+            settled = True
+        else:
+            return True
+        self._began_ns = time.monotonic_ns()  # That took its time.
+        return settled
 
     def _pay(self, file: BoardFile) -> bool:
         """Have what is beside the state taken up; ``False``: the lock is not to be had."""

@@ -111,8 +111,19 @@ def encode_head(constant: Mapping[str, Any], operation: str, rule: RuleRecipe | 
 
 
 def encode_asked(asked: Asked) -> bytes:
-    """A part of a record."""
-    return to_json(asked._asdict())[1:-1]
+    """A part of a record. Raises ValueError: a text is no UTF-8."""
+    return join_asked(asked.requests, [encode_payer(p) for p in asked.payers], asked.payer)
+
+
+def encode_payer(payer: Sequence[str | None]) -> bytes:
+    """One of the payers of :func:`join_asked`; the same one always comes out the same."""
+    return to_json(payer)
+
+
+def join_asked(requests: Sequence[str], payers: Sequence[bytes], payer: Sequence[int]) -> bytes:
+    """:func:`encode_asked` of payers that are encoded already."""
+    joined = b",".join(payers)
+    return b'"requests":%b,"payers":[%b],"payer":%b' % (to_json(requests), joined, to_json(payer))
 
 
 def encode_record(head: bytes, sequence: int, timing: Timing, asked: bytes, took: Took) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metering.occupancy_board import Board, Held
-from triton_models.emitter.clock import Clock
+from triton_models.emitter.clock import Clock, MonotonicClock
 from triton_models.emitter.facts import Facts
 
 
@@ -31,9 +31,10 @@ class Device:
 
     def __init__(self, board: Board | None, clock: Clock, log: Callable[[str], None]) -> None:
         self._board = board
-        self._clock = clock
         self._log = log
         self._start_ns = 0
+        # The host's clock is read here and by the board; it needs no marks of its own.
+        self._marks = None if isinstance(clock, MonotonicClock) else clock
 
     @classmethod
     def open(cls, log_dir: Path, facts: Facts, clock: Clock, log: Callable[[str], None]) -> Device:
@@ -53,18 +54,24 @@ class Device:
                 self._start_ns = self._board.begin()
             except Exception as exc:  # noqa: BLE001  # metering never fails inference
                 self._do_without(exc)
-        self._clock.start()
+        if self._marks is not None:
+            self._marks.start()
 
     def end(self) -> Had:
-        self._clock.stop()
-        held = Held(self._start_ns, time.monotonic_ns(), None)
+        marks = self._marks
+        if marks is not None:
+            marks.stop()
+        start_ns, end_ns, share_ns = self._held()
+        device_ns = None if marks is None or marks.source != "cuda" else marks.elapsed_ns()
+        return Had(start_ns, end_ns, share_ns, device_ns)
+
+    def _held(self) -> Held:
         if self._board is not None:
             try:
-                held = self._board.end()
+                return self._board.end()
             except Exception as exc:  # noqa: BLE001  # metering never fails inference
                 self._do_without(exc)
-        device_ns = self._clock.elapsed_ns() if self._clock.source == "cuda" else None
-        return Had(held.start_ns, held.end_ns, held.share_ns, device_ns)
+        return Held(self._start_ns, time.monotonic_ns(), None)
 
     def _do_without(self, exc: Exception) -> None:
         self._board = None

@@ -14,12 +14,15 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from metering.names import clean
+from metering.records import encode_payer
 from metering.usage import UNATTRIBUTED, IdentitySource
 
 FIELDS = ("tenant", "team", "project", "user", "retry_of")
 HEADER_PREFIX = "x-meter-"
 FRONT = "meter_front"
 """The parameter in which a front stamps a request (``stamp``)."""
+LONG_TEXT = 1024
+"""Characters; longer parameters are not kept in memory."""
 Pairs: TypeAlias = Sequence[tuple[str, object]]
 """Parameters as they came: in order, a name perhaps several times."""
 Refusal = Literal[
@@ -91,11 +94,15 @@ def identity_of(parameters: Mapping[str, object] | Pairs) -> Identity:
     )
 
 
+def payer_of_text(text: str) -> bytes:
+    """Who pays, as a record has it, by parameters as the backend has them. The same ones come again
+    and again, and are read once."""
+    return _payer(text) if len(text) <= LONG_TEXT else encode_payer(identity_of(pairs_of(text)))
+
+
 @lru_cache(maxsize=4096)
-def identity_of_text(text: str) -> Identity:
-    """:func:`identity_of` of parameters as the backend has them. The same ones come again and
-    again, and are read once; whoever calls keeps very long ones away."""
-    return identity_of(pairs_of(text))
+def _payer(text: str) -> bytes:
+    return encode_payer(identity_of(pairs_of(text)))
 
 
 def is_ours(name: str) -> bool:

@@ -19,15 +19,13 @@ from triton_models.emitter.clock import clock_of
 from triton_models.emitter.device import Device
 from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
 from triton_models.emitter.gateway import NOBODY, gate_of
-from triton_models.emitter.identity import Identity, identity_of, identity_of_text, pairs_of
+from triton_models.emitter.identity import Identity
 from triton_models.emitter.log import UsageLog
-from triton_models.emitter.record import Served, asked_by, took
+from triton_models.emitter.record import Served, asked_by, asked_by_texts, took
 from triton_models.emitter.stamp import Stamp
 
 __all__ = ["MeteredModel", "Served"]
 _FAILED = Served(error="the batch failed")
-_LONG_PARAMETERS = 1024
-"""Characters; longer ones are not kept in memory."""
 _LONG_ID = 512
 """More than an event holds; a longer one is cut, so that no client can make a frame too long."""
 
@@ -96,10 +94,7 @@ class MeteredModel(ABC):
             self._device.begin()
             begun = True
             served = self._serve(requests, identities)
-            responses = [
-                self._response(r, s, position)
-                for position, (r, s) in enumerate(zip(requests, served, strict=True))
-            ]
+            responses = self._responses(requests, served)
         except Exception:
             if not begun:
                 self._device.begin()
@@ -118,6 +113,16 @@ class MeteredModel(ABC):
         self._texts = [text for text, _ in taken]
         self._stamps = [stamp for _, stamp in taken]
 
+    def _responses(
+        self, requests: Sequence[backend.Request], served: Sequence[Served]
+    ) -> list[object]:
+        if not self._behind.gives_receipts and all([s.error is None for s in served]):
+            return [backend.answer(s.outputs) for s in served]
+        return [
+            self._response(r, s, position)
+            for position, (r, s) in enumerate(zip(requests, served, strict=True))
+        ]
+
     def _response(self, request: backend.Request, served: Served, position: int) -> object:
         if served.error is not None:
             message = self._behind.error(served.error, self.facts.model)
@@ -129,19 +134,19 @@ class MeteredModel(ABC):
         return backend.answer(self._behind.outputs(served, stamp, rows))
 
     def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity]:
-        if self._gate is not None:
-            batch = [backend.parameters_of(r) for r in requests]
-            return self._gate.identify(batch, time.time())
-        texts = self._texts or backend.parameters_texts(requests)
-        return [
-            identity_of_text(t) if len(t) <= _LONG_PARAMETERS else identity_of(pairs_of(t))
-            for t in texts
-        ]
+        """What the gateway says of each; without one nobody is asked, and nobody refused."""
+        if self._gate is None:
+            return ()
+        batch = [backend.parameters_of(r) for r in requests]
+        return self._gate.identify(batch, time.time())
 
     def _asked(self, requests: Sequence[backend.Request], identities: Sequence[Identity]) -> bytes:
         """Nothing, if it can't be had: then the batch is counted as lost when it is over."""
         try:
-            return asked_by([r.request_id()[:_LONG_ID] for r in requests], identities)
+            ids = [r.request_id()[:_LONG_ID] for r in requests]
+            if identities:
+                return asked_by(ids, identities)
+            return asked_by_texts(ids, self._texts or backend.parameters_texts(requests))
         except Exception as exc:  # noqa: BLE001  # metering never fails inference
             backend.log_error(f"{self.facts.source}: {exc!r}")
             return b""
@@ -186,15 +191,9 @@ class MeteredModel(ABC):
         try:
             end_epoch_ns = time.time_ns()
             sequence = self._log.reserve()
-            timing = Timing(
-                had.start_ns,
-                had.end_ns,
-                end_epoch_ns,
-                had.share_ns,
-                had.device_ns,
-                prefill_ns=self._prefill_ns,
-                decode_ns=self._decode_ns,
-            )
+            start_ns, end_ns, share_ns, device_ns = had
+            phases = self._prefill_ns, self._decode_ns
+            timing = Timing(start_ns, end_ns, end_epoch_ns, share_ns, device_ns, *phases)
             try:
                 asked = asked or self._asked(requests, [NOBODY] * len(requests))
                 taken = self._took(requests, served, sequence, timing)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from metering.apportion import Turn
 from metering.names import clean
-from metering.records import Asked, Took, encode_asked
+from metering.records import Asked, Took, encode_asked, join_asked
 from metering.usage import Outcome
-from triton_models.emitter.identity import Identity
+from triton_models.emitter.identity import Identity, payer_of_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,17 @@ def asked_by(request_ids: Sequence[str], identities: Sequence[Identity]) -> byte
         return encode_asked(Asked(request_ids, payers, payer))
     except ValueError:  # Half of a surrogate pair is no UTF-8.
         return encode_asked(Asked([clean(i) for i in request_ids], payers, payer))
+
+
+def asked_by_texts(request_ids: Sequence[str], texts: Sequence[str]) -> bytes:
+    """:func:`asked_by` those whose parameters, as the backend has them, are ``texts``. Requests
+    with the same text have the same payer, which is looked at once."""
+    places = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+    payers, payer = [payer_of_text(text) for text in places], [places[text] for text in texts]
+    try:
+        return join_asked(request_ids, payers, payer)
+    except ValueError:  # Half of a surrogate pair is no UTF-8.
+        return join_asked([clean(i) for i in request_ids], payers, payer)
 
 
 def took(
