@@ -12,14 +12,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 
-from metering.cloudevents import USAGE_BATCH_TYPE, check_headers
-from metering.costs import CostLine, WindowRow
+import numpy as np
+
+from metering.costs import WindowRow
+from metering.counting import count_lines
 from metering.errors import MeteringError, UnreadableUsage
+from metering.frame import Document, frame_of
+from metering.lines import NO_LINES, CostLines
+from metering.messages import Message, read
 from metering.prices import PriceBook
-from metering.pricing import price_batch
-from metering.records import usage_of_payload
+from metering.pricing_columns import price
 from metering.sequences import SequenceSet
-from metering.windows import Tally, Window, WindowKey, WindowState, advance, close, count, forget
+from metering.windows import Tally, Window, WindowKey, WindowState, close, forget
 
 NS_PER_SECOND = 10**9
 _FORMAT = 1
@@ -37,16 +41,6 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One record of the usage topic, as it came. ``appended_ns`` is the broker's stamp (epoch)."""
-
-    offset: int
-    appended_ns: int
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
     """A message for the dead-letter topic. ``late`` ones were priced and stored all the same."""
 
@@ -59,9 +53,10 @@ class Refusal:
 class Decision:
     """What is to be written."""
 
-    lines: list[CostLine] = field(default_factory=list)
+    lines: CostLines = NO_LINES
     refusals: list[Refusal] = field(default_factory=list)
     rows: list[WindowRow] = field(default_factory=list)
+    offsets: tuple[int, int] = (0, -1)  # the first and the last that were decided about
     batches: int = 0
     duplicates: int = 0
     replayed: int = 0
@@ -89,56 +84,78 @@ def take(
     depends on the messages before it and the price book alone, not on ``now_ns`` (epoch), from
     which it is only reckoned how long the topic has been quiet."""
     decision = Decision()
-    for message in messages:
-        if message.offset <= ledger.windows.counted_to:
-            decision.replayed += 1
+    new = [m for m in messages if m.offset > ledger.windows.counted_to]
+    decision.replayed = len(messages) - len(new)
+    if not new:
+        return decision
+    decision.offsets = new[0].offset, new[-1].offset
+    accepted: list[tuple[Message, Document]] = []
+    for message, found in zip(new, read(new), strict=True):
+        try:
+            if isinstance(found, UnreadableUsage):
+                raise found
+            _hold_back_the_future(found["end_epoch_ns"], message, policy)
+        except UnreadableUsage as exc:
+            decision.refusals.append(Refusal(message, exc.reason, exc.detail))
             continue
-        _take_one(ledger, message, book, policy, decision)
-        ledger.windows.counted_to = max(ledger.windows.counted_to, message.offset)
-        ledger.last_arrival_ns = now_ns
+        source = ledger.sources.setdefault(found["source"], Source())
+        if source.seen.add(found["sequence"]):
+            source.last_ns = max(source.last_ns, found["end_epoch_ns"])
+            accepted.append((message, found))
+        else:
+            decision.duplicates += 1
+    if accepted:
+        _count(ledger, accepted, book, policy, decision)
+        decision.refusals.sort(key=lambda r: r.message.offset)
+    ledger.windows.counted_to = max(m.offset for m in new)
+    ledger.last_arrival_ns = now_ns
     return decision
 
 
-def _take_one(
+def _hold_back_the_future(end_epoch_ns: int, message: Message, policy: Policy) -> None:
+    if end_epoch_ns > message.appended_ns + policy.future_ns:
+        raise UnreadableUsage(
+            "from-the-future",
+            f"end_epoch_ns={end_epoch_ns} is more than "
+            f"{policy.future_ns / NS_PER_SECOND:g} s after the broker's "
+            f"{message.appended_ns}: check the server's clock",
+        )
+
+
+def _count(
     ledger: Ledger,
-    message: Message,
+    accepted: Sequence[tuple[Message, Document]],
     book: PriceBook,
     policy: Policy,
     decision: Decision,
 ) -> None:
-    try:
-        check_headers(message.headers, USAGE_BATCH_TYPE)
-        batch = usage_of_payload(message.value)
-        if batch.end_epoch_ns > message.appended_ns + policy.future_ns:
-            raise UnreadableUsage(
-                "from-the-future",
-                f"end_epoch_ns={batch.end_epoch_ns} is more than "
-                f"{policy.future_ns / NS_PER_SECOND:g} s after the broker's "
-                f"{message.appended_ns}: check the server's clock",
-            )
-    except UnreadableUsage as exc:
-        decision.refusals.append(Refusal(message, exc.reason, exc.detail))
-        return
-    source = ledger.sources.setdefault(batch.source, Source())
-    if not source.seen.add(batch.sequence):
-        decision.duplicates += 1
-        return
-    source.last_ns = max(source.last_ns, batch.end_epoch_ns)
-    lines = price_batch(batch, book)
-    late = count(ledger.windows, lines, message.offset, retention_ns=policy.retention_ns)
-    if late:
+    frame = frame_of([document for _, document in accepted])
+    lines = price(frame, book)
+    ends_ns = frame.of_batch("end_epoch_ns")
+    reached_ns = np.maximum.accumulate(
+        np.r_[ledger.windows.watermark_ns, ends_ns - policy.disorder_ns]
+    )
+    late = count_lines(
+        ledger.windows,
+        lines,
+        frame.batch,
+        ends_ns,
+        reached_ns[:-1],
+        retention_ns=policy.retention_ns,
+    )
+    for n in np.flatnonzero(late).tolist():
         decision.refusals.append(
             Refusal(
-                message,
+                accepted[n][0],
                 "late",
-                f"{len(late)} requests ended at {batch.end_epoch_ns}, more than "
+                f"{frame.counts[n]} requests ended at {ends_ns[n]}, more than "
                 f"{policy.retention_ns / NS_PER_SECOND:g} s behind the watermark "
-                f"{ledger.windows.watermark_ns}: stored, but their windows are not corrected",
+                f"{reached_ns[n]}: stored, but their windows are not corrected",
             )
         )
-    advance(ledger.windows, batch.end_epoch_ns, disorder_ns=policy.disorder_ns)
-    decision.batches += 1
-    decision.lines += lines
+    ledger.windows.watermark_ns = int(reached_ns[-1])
+    decision.batches += len(accepted)
+    decision.lines = lines
 
 
 def is_quiet(ledger: Ledger, policy: Policy, now_ns: int) -> bool:

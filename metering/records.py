@@ -31,6 +31,7 @@ from metering.apportion import (
 from metering.errors import MeteringError, UnreadableUsage
 from metering.names import MAX_LENGTH, clean
 from metering.usage import UNEXECUTED, RequestUsage, UsageBatch, describe, parse_usage
+from metering.usage_columns import is_columns, usage_of_columns
 
 VERSION = 1
 _MARK = b'{"record":'
@@ -156,13 +157,16 @@ def encode_record(head: bytes, sequence: int, timing: Timing, asked: bytes, took
 
 
 def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> UsageBatch:
-    """The event in a frame of the usage log: a record is finished, a whole event only read.
+    """The event in a frame of the usage log or a message of its topic: a record is finished, a
+    whole event, in objects or in columns, only read.
 
     ``rule`` goes before the record's own.
 
     Raises:
         UnreadableUsage: naming what is wrong and the value found there.
     """
+    if is_columns(payload):
+        return usage_of_columns(payload)
     if not is_record(payload):
         return parse_usage(payload)
     try:

@@ -13,7 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from metering.errors import MeteringError
 from streams.settings import Settings
+from streams.spread import lines_in, requests_in
 from streams.topics import COST_REQUESTS, USAGE_BATCHES, USAGE_DLQ
+
+_LINE = ("pricing_status", "request_id", "source", "sequence", "position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,13 @@ class Audit:
 async def audit(settings: Settings, prefix: str) -> Audit:
     metered = batches = rows = mismatches = 0
     seen: set[tuple[str, int]] = set()
-    for _, value in await _read_all(settings, USAGE_BATCHES):
+    for value in await _read_all(settings, USAGE_BATCHES):
         try:
             batch = json.loads(value)
             identity = (batch["source"], batch["sequence"])
-            own = [r for r in batch["requests"] if r["request_id"].startswith(prefix)]
-        except (ValueError, KeyError, TypeError, AttributeError):
+            requests = requests_in(batch, ["request_id", "gpu_ns"])
+            own = [name for name, _ in requests if name.startswith(prefix)]
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
             continue  # What can't be read is among the refused.
         if identity in seen or not own:
             continue
@@ -47,18 +51,18 @@ async def audit(settings: Settings, prefix: str) -> Audit:
         metered += len(own)
         batches += 1
         rows += batch["batch_size"]
-        mismatches += sum(r["gpu_ns"] for r in batch["requests"]) != batch["gpu_ns"]
+        mismatches += sum(gpu_ns for _, gpu_ns in requests) != batch["gpu_ns"]
     priced = set()
-    for identity_of_line, value in await _read_all(settings, COST_REQUESTS):
-        line = json.loads(value)
-        if line["pricing_status"] == "priced" and line["request_id"].startswith(prefix):
-            priced.add(identity_of_line)
+    for value in await _read_all(settings, COST_REQUESTS):
+        for status, name, *identity_of_line in lines_in(json.loads(value), _LINE):
+            if status == "priced" and name.startswith(prefix):
+                priced.add(tuple(identity_of_line))
     refused = len(await _read_all(settings, USAGE_DLQ))
     return Audit(metered, len(priced), batches, rows, mismatches, refused)
 
 
-async def _read_all(settings: Settings, topic: str) -> list[tuple[tuple[bytes, bytes], bytes]]:
-    """((ce_source, ce_id), value) of every message that is in the topic now."""
+async def _read_all(settings: Settings, topic: str) -> list[bytes]:
+    """Every message's value that is in the topic now."""
     partitions = await _partitions(settings, topic)
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
@@ -68,13 +72,10 @@ async def _read_all(settings: Settings, topic: str) -> list[tuple[tuple[bytes, b
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         await consumer.seek_to_beginning(*partitions)
-        found = []
+        found: list[bytes] = []
         while any([await consumer.position(p) < ends[p] for p in partitions]):
             for records in (await consumer.getmany(timeout_ms=500)).values():
-                for record in records:
-                    headers = dict(record.headers)
-                    identity = (headers.get("ce_source", b""), headers.get("ce_id", b""))
-                    found.append((identity, record.value or b""))
+                found += [record.value or b"" for record in records]
         return found
     finally:
         await consumer.stop()

@@ -21,10 +21,12 @@ from metering.cloudevents import (
     Headers,
     encode_headers,
 )
-from metering.costs import Anomaly, CostLine, WindowRow
+from metering.costs import Anomaly, WindowRow
 from metering.errors import SinkUnavailable
 from metering.ledger import Refusal
+from metering.lines import CostLines
 from metering.reconciliation import Verdict
+from metering.tenant_costs import tenant_values
 from streams.settings import Settings
 from streams.topics import (
     COST_ANOMALIES,
@@ -50,16 +52,21 @@ class Record:
     headers: Headers
 
 
-def line_record(line: CostLine) -> Record:
-    """Keyed by tenant, so that one tenant's costs keep their order."""
-    return Record(
-        COST_REQUESTS,
-        line.tenant.encode(),
-        line.model_dump_json().encode(),
-        encode_headers(
-            COST_REQUEST_TYPE, line.source, f"{line.sequence}/{line.position}", line.time_ns
-        ),
-    )
+def lines_records(lines: CostLines, partition: int, offsets: tuple[int, int]) -> list[Record]:
+    """Keyed by tenant, so that one tenant's costs keep their order. ``offsets`` are the first and
+    the last of the usage messages that the lines come from."""
+    first, last = offsets
+    return [
+        Record(
+            COST_REQUESTS,
+            tenant.encode(),
+            value,
+            encode_headers(
+                COST_REQUEST_TYPE, EVENT_SOURCE, f"{partition}@{first}-{last}/{part}", None
+            ),
+        )
+        for part, (tenant, value) in enumerate(tenant_values(lines))
+    ]
 
 
 def window_record(row: WindowRow) -> Record:

@@ -47,7 +47,12 @@ TOPICS: tuple[Topic, ...] = (
     # One partition: a host's heartbeats keep their order.
     Topic(USAGE_CAPACITY, 1, {"retention.ms": _WEEK_MS}),
     Topic(USAGE_RECONCILIATION, 1, {"retention.ms": _WEEK_MS}),
-    Topic(COST_REQUESTS, 4, {"retention.ms": _WEEK_MS}),
+    # Many lines of a tenant in a message.
+    Topic(
+        COST_REQUESTS,
+        4,
+        {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES)},
+    ),
     Topic(COST_WINDOWS, 1, {"retention.ms": _WEEK_MS}),
     Topic(COST_ANOMALIES, 1, {"retention.ms": _WEEK_MS}),
 )

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.faults.stored import Batch, Part
 from streams.settings import Settings
+from streams.spread import lines_in, requests_in
 from streams.topics import COST_REQUESTS, TOPICS, USAGE_BATCHES, USAGE_DLQ
 
 Line = tuple[str, str]
@@ -63,21 +64,22 @@ async def read_published(settings: Settings) -> Published:
                     if partition.topic == USAGE_BATCHES:
                         _take_batch(found, json.loads(record.value))
                     else:
-                        _take_line(found, dict(record.headers))
+                        _take_lines(found, json.loads(record.value))
         return found
     finally:
         await consumer.stop()
 
 
-def _take_line(found: Published, headers: dict[str, bytes]) -> None:
-    found.lines.add((headers["ce_source"].decode(), headers["ce_id"].decode()))
+def _take_lines(found: Published, message: dict[str, Any]) -> None:
+    for source, sequence, position in lines_in(message, ["source", "sequence", "position"]):
+        found.lines.add((source, f"{sequence}/{position}"))
 
 
 def _take_batch(found: Published, batch: dict[str, Any]) -> None:
     identity = (batch["source"], batch["sequence"])
     parts: list[Part] = [
-        (r["request_id"], r["tenant"], r["gpu_ns"], r["input_gpu_ns"] + r["output_gpu_ns"])
-        for r in batch["requests"]
+        (name, tenant, gpu_ns, gpu_ns)  # In columns, input and output are its parts by the format.
+        for name, tenant, gpu_ns in requests_in(batch, ["request_id", "tenant", "gpu_ns"])
     ]
     again = found.batches.setdefault(identity, parts) != parts
     if again or sum(part[2] for part in parts) != batch["gpu_ns"]:

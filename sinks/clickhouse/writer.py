@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from metering.costs import Anomaly, CostLine, WindowRow
+from metering.costs import Anomaly, WindowRow
 from metering.errors import SinkUnavailable
+from metering.lines import CostLines
+from sinks.clickhouse.arrow import table_of
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
 
-_LINE_COLUMNS: tuple[str, ...] = tuple(f for f in CostLine.model_fields if f != "time_ns")
 _WINDOW_COLUMNS: tuple[str, ...] = tuple(
     f for f in WindowRow.model_fields if f != "window_start_ms"
 )
@@ -33,8 +34,15 @@ class ClickHouseWriter:
         self._target = target
         self._client: Client | None = None
 
-    def write_lines(self, lines: Sequence[CostLine]) -> None:
-        self._insert("cost_request_lines", lines, _line_columns)
+    def write_lines(self, lines: CostLines) -> None:
+        """In Arrow: there are many."""
+        if lines.count:
+            table = table_of(lines)
+            self._send(
+                "cost_request_lines",
+                lines.count,
+                lambda client, name: client.insert_arrow(name, table),
+            )
 
     def write_windows(self, rows: Sequence[WindowRow]) -> None:
         self._insert("cost_window_rows", rows, _window_columns)
@@ -54,25 +62,25 @@ class ClickHouseWriter:
         if not rows:
             return
         named = columns(rows)
+
+        def insert(client: Client, name: str) -> None:
+            client.insert(
+                name,
+                [values for _, values in named],
+                column_names=[column for column, _ in named],
+                column_oriented=True,
+            )
+
+        self._send(table, len(rows), insert)
+
+    def _send(self, table: str, rows: int, insert: Callable[[Client, str], object]) -> None:
         try:
             if self._client is None:
                 self._client = connect(self._target)
-            self._client.insert(
-                table,
-                [values for _, values in named],
-                column_names=[name for name, _ in named],
-                column_oriented=True,
-            )
+            insert(self._client, table)
         except (ClickHouseError, OSError) as exc:
             self.close()
-            raise SinkUnavailable(f"ClickHouse table {table}", len(rows), str(exc).strip()) from exc
-
-
-def _line_columns(lines: Sequence[CostLine]) -> list[Column]:
-    return [
-        ("time", [line.time_ns for line in lines]),
-        *((name, [getattr(line, name) for line in lines]) for name in _LINE_COLUMNS),
-    ]
+            raise SinkUnavailable(f"ClickHouse table {table}", rows, str(exc).strip()) from exc
 
 
 def _window_columns(rows: Sequence[WindowRow]) -> list[Column]:

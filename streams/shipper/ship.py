@@ -18,6 +18,7 @@ from typing import IO, Protocol
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.errors import MeteringError, SinkUnavailable, UnreadableUsage
 from metering.records import is_record, usage_of_payload
+from metering.usage_columns import encode_columns
 from metering.wal_cap import MAX_BYTES, SHIPPER_LOCK
 from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record
@@ -50,7 +51,7 @@ def event_of(payload: bytes) -> bytes:
     if not is_record(payload):
         return payload
     try:
-        return usage_of_payload(payload).model_dump_json().encode()
+        return encode_columns(usage_of_payload(payload))
     except UnreadableUsage as exc:
         log.error("a record that can't be read: %s", exc.detail)
         return payload

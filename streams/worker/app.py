@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from metering.ledger import Ledger, Message, from_bytes
+from metering.ledger import Ledger, from_bytes
+from metering.messages import Message
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher

@@ -20,13 +20,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from metering.costs import CostLine
 from metering.errors import SinkUnavailable
-from metering.ledger import Decision, Ledger, Message, Policy, is_quiet, take, tell, to_bytes
+from metering.ledger import Decision, Ledger, Policy, is_quiet, take, tell, to_bytes
+from metering.messages import Message
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import WorkerMetrics
-from streams.publisher import Publisher, line_record, refusal_record, window_record
+from streams.publisher import Publisher, lines_records, refusal_record, window_record
 from streams.worker.book import PriceBookFile
+from streams.worker.counts import count_lines
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class Processor:
         await asyncio.to_thread(self._writer.write_windows, decision.rows)
         await self._publisher.publish(
             [
-                *map(line_record, decision.lines),
+                *lines_records(decision.lines, self.partition, decision.offsets),
                 *map(window_record, decision.rows),
                 *(refusal_record(r, self.partition) for r in decision.refusals),
             ]
@@ -181,17 +182,7 @@ class Processor:
                 refusal.reason,
                 refusal.detail,
             )
-        for line in decision.lines:
-            _count_line(metrics, line)
+        count_lines(metrics, decision.lines)
         counted_to = self._ledger.windows.counted_to
         metrics.counted_to.labels(str(self.partition)).set(counted_to)
         metrics.missing.set(sum(s.seen.missing for s in self._ledger.sources.values()))
-
-
-def _count_line(metrics: WorkerMetrics, line: CostLine) -> None:
-    metrics.requests.labels(line.model, line.pricing_status).inc()
-    metrics.tokens.labels(line.model, "input").inc(line.input_tokens)
-    metrics.tokens.labels(line.model, "output").inc(line.output_tokens)
-    metrics.gpu_seconds.labels(line.model).inc(line.gpu_ns / 1e9)
-    if line.cost_usd is not None:
-        metrics.cost_usd.labels(line.model).inc(float(line.cost_usd))

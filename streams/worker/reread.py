@@ -13,7 +13,7 @@ import logging
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from metering.ledger import Message
+from metering.messages import Message
 from streams.settings import Settings
 from streams.topics import USAGE_BATCHES
 

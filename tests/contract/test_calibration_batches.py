@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from metering.calibration import MeasuredBatch
+from metering.lines import CostLines
 from metering.prices import PriceBook
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
@@ -63,8 +64,8 @@ def test_only_whole_batches_without_errors_are_measured_in_the_accelerators_own_
     other = batch_of(3, model="other", accelerator="H100", gpu_ns=500)
     early = batch_of(4, model="other", accelerator="H100", end_epoch_ns=(NOON_MS - 1) * 10**6)
     for batch in (whole, failed, other, early):
-        writer.write_lines(price_batch(batch, PriceBook([])))
-    writer.write_lines(price_batch(torn, PriceBook([]))[:1])
+        writer.write_lines(CostLines.of(price_batch(batch, PriceBook([]))))
+    writer.write_lines(CostLines.of(price_batch(torn, PriceBook([]))[:1]))
 
     tiny = [MeasuredBatch(10_000, 3, 111, 37, 50, 15)]
     late = [MeasuredBatch(500, 1, 100, 20, 100, 20)]

@@ -17,6 +17,7 @@ from metering.capacity import (
     ModelCounters,
 )
 from metering.counted import Question
+from metering.lines import CostLines
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.reconciliation import Bounds, Snapshot, Tally, judge
@@ -48,7 +49,7 @@ class Store:
 
     def write(self, *batches: UsageBatch) -> None:
         for batch in batches:
-            self.writer.write_lines(price_batch(batch, BOOK))
+            self.writer.write_lines(CostLines.of(price_batch(batch, BOOK)))
 
 
 @pytest.fixture

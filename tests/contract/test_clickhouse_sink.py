@@ -16,6 +16,7 @@ import pytest
 
 from metering.costs import Anomaly, CauseTag, CostLine, WindowRow
 from metering.errors import MeteringError, QueryFailed, SinkUnavailable
+from metering.lines import CostLines
 from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
@@ -137,7 +138,7 @@ def test_migrating_again_applies_nothing_and_keeps_what_is_there(
     assert applied == sorted(applied)
     assert applied
     writer, reader = ClickHouseWriter(target), ClickHouseReader(target)
-    writer.write_lines(price_batch(batch_of(0), BOOK))
+    writer.write_lines(CostLines.of(price_batch(batch_of(0), BOOK)))
     assert migrate(target) == []
     assert reader.stored("") == Stored(1, 100, 20, 0)
     noted = reader.rows("SELECT name FROM migrations ORDER BY name")
@@ -149,7 +150,7 @@ def test_a_crash_before_a_migration_was_noted_is_mended_by_the_next_one(
 ) -> None:
     applied = migrate(target)
     writer, reader = ClickHouseWriter(target), ClickHouseReader(target)
-    writer.write_lines(price_batch(batch_of(0), BOOK))
+    writer.write_lines(CostLines.of(price_batch(batch_of(0), BOOK)))
     reader.raw("TRUNCATE TABLE migrations", "TSV")
     assert migrate(target) == applied
     assert reader.stored("").requests == 1
@@ -217,7 +218,9 @@ def test_speed_is_told_in_wall_time_and_in_gpu_time(store: Store, batch_of: Make
         batch_of(0, gpu_ns=5 * 10**8, wall_ns=10**9, requests=[told], **phases),
         batch_of(1, gpu_ns=5 * 10**8, wall_ns=10**9, requests=[{"output_tokens": 20}]),
     ]
-    writer.write_lines([line for b in batches for line in price_batch(b, PriceBook([]))])
+    writer.write_lines(
+        CostLines.of([line for b in batches for line in price_batch(b, PriceBook([]))])
+    )
     assert reader.rows(
         "SELECT output_tokens_per_second, output_tokens_per_decode_gpu_second "
         "FROM cost_requests ORDER BY sequence"
@@ -259,7 +262,7 @@ def test_a_line_comes_back_as_it_was_to_the_attodollar_and_the_nanosecond(
         batch_of(3, accelerator="unheard of", end_epoch_ns=2**63 - 1),
     ]
     lines = [line for batch in batches for line in price_batch(batch, BOOK)]
-    writer.write_lines(lines)
+    writer.write_lines(CostLines.of(lines))
     found = read_lines(reader)
     assert found == sorted(lines, key=lambda line: (line.sequence, line.position))
     assert found[0].retry_of == ""
@@ -274,7 +277,7 @@ def test_the_costs_of_a_batch_sum_to_it_in_the_database_too(
     writer, reader = store
     batch = batch_of(0, gpu_ns=10**12 + 7, requests=[{} for _ in range(7)])
     lines = price_batch(batch, BOOK)
-    writer.write_lines(lines)
+    writer.write_lines(CostLines.of(lines))
     ((total, inputs, outputs),) = reader.rows(
         "SELECT sum(cost_usd), sum(input_cost_usd), sum(output_cost_usd) FROM cost_requests"
     )
@@ -286,13 +289,13 @@ def test_an_unpriced_line_has_no_cost_rather_than_a_cost_of_0(
     store: Store, batch_of: MakeBatch
 ) -> None:
     writer, reader = store
-    writer.write_lines(price_batch(batch_of(0, accelerator="unheard of"), BOOK))
+    writer.write_lines(CostLines.of(price_batch(batch_of(0, accelerator="unheard of"), BOOK)))
     free = parse_price_book(
         '[[gpu_hour]]\nid = "free"\naccelerator = "cpu"\nregion = "*"\nusd_per_gpu_hour = "0"\n'
         "effective_from = 2020-01-01T00:00:00Z\n",
         "book",
     )
-    writer.write_lines(price_batch(batch_of(1), free))
+    writer.write_lines(CostLines.of(price_batch(batch_of(1), free)))
     found = reader.rows(
         "SELECT pricing_status, usd_per_gpu_hour, cost_usd, input_cost_usd, output_cost_usd "
         "FROM cost_requests ORDER BY sequence"
@@ -309,9 +312,9 @@ def test_lines_that_are_written_twice_count_once(store: Store, batch_of: MakeBat
     writer, reader = store
     lines = price_batch(batch_of(0, requests=[{}, {}, {}]), BOOK)
     more = price_batch(batch_of(1), BOOK)
-    writer.write_lines(lines)
-    writer.write_lines(lines[1:])
-    writer.write_lines([*more, *lines, *more])
+    writer.write_lines(CostLines.of(lines))
+    writer.write_lines(CostLines.of(lines[1:]))
+    writer.write_lines(CostLines.of([*more, *lines, *more]))
     assert reader.stored("").requests == 4
     assert read_lines(reader) == [*lines, *more]
 
@@ -326,13 +329,13 @@ def test_lines_that_differ_in_one_part_of_their_identity_are_two(
         batch_of(0, source="another"),
         batch_of(0, requests=[{}, {}]),
     ):
-        writer.write_lines(price_batch(batch, BOOK))
+        writer.write_lines(CostLines.of(price_batch(batch, BOOK)))
     assert reader.stored("").requests == 4
 
 
 def test_nothing_to_write_asks_nobody(target: ClickHouseTarget) -> None:
     writer = ClickHouseWriter(replace(target, url="http://127.0.0.1:1"))
-    writer.write_lines([])
+    writer.write_lines(CostLines.of([]))
     writer.write_windows([])
     writer.write_anomalies([])
 
@@ -424,7 +427,7 @@ def test_requests_that_no_final_window_has_counted_are_known(
     start_ms = 1_780_000_000_000
     times_ns = [(start_ms + ms) * 10**6 for ms in (-1, 0, 9_999, 10_000)]
     for n, at_ns in enumerate(times_ns):
-        writer.write_lines(price_batch(batch_of(n, end_epoch_ns=at_ns), BOOK))
+        writer.write_lines(CostLines.of(price_batch(batch_of(n, end_epoch_ns=at_ns), BOOK)))
     assert reader.requests_in_open_windows(start_ms + 5_000) == 3, "from the window's start on"
     writer.write_windows(
         [
@@ -472,7 +475,7 @@ def test_an_anomaly_that_is_told_again_is_one(store: Store) -> None:
 def test_stored_counts_the_lines_of_one_run(store: Store, batch_of: MakeBatch) -> None:
     writer, reader = store
     requests = [{"request_id": "run_1-a"}, {"request_id": "run_1-b"}, {"request_id": "run%1-c"}]
-    writer.write_lines(price_batch(batch_of(0, requests=requests), BOOK))
+    writer.write_lines(CostLines.of(price_batch(batch_of(0, requests=requests), BOOK)))
     assert reader.stored("run_1-") == Stored(2, 200, 40, 0)
     assert reader.stored("run%") == Stored(1, 100, 20, 0)
     assert reader.stored("'; DROP TABLE cost_request_lines; --") == Stored(0, 0, 0, 0)
@@ -486,7 +489,7 @@ def test_unit_costs_leave_unpriced_requests_out_of_every_quotient(
     priced = price_batch(batch_of(0, gpu_ns=36 * 10**9), BOOK)
     unpriced = price_batch(batch_of(1, accelerator="unheard of"), BOOK)
     nobody = price_batch(batch_of(2, accelerator="unheard of", requests=[{"tenant": "z"}]), BOOK)
-    writer.write_lines([*priced, *unpriced, *nobody])
+    writer.write_lines(CostLines.of([*priced, *unpriced, *nobody]))
     first, second = reader.unit_costs()
     (line,) = priced
     assert line.input_cost_usd is not None
@@ -519,7 +522,7 @@ def test_a_table_that_is_not_there_is_a_refusal_that_names_it_and_the_rows(
     reader.raw("DROP TABLE cost_request_lines", "TSV")
     lines = price_batch(batch_of(0, requests=[{}, {}]), BOOK)
     with pytest.raises(SinkUnavailable, match="cost_request_lines did not take 2 rows"):
-        writer.write_lines(lines)
+        writer.write_lines(CostLines.of(lines))
 
 
 def test_a_writer_goes_on_after_a_refusal(target: ClickHouseTarget, batch_of: MakeBatch) -> None:
@@ -527,9 +530,9 @@ def test_a_writer_goes_on_after_a_refusal(target: ClickHouseTarget, batch_of: Ma
     lines = price_batch(batch_of(0), BOOK)
     for _ in range(2):
         with pytest.raises(SinkUnavailable):
-            writer.write_lines(lines)  # the database is not made yet
+            writer.write_lines(CostLines.of(lines))  # the database is not made yet
     migrate(target)
-    writer.write_lines(lines)
+    writer.write_lines(CostLines.of(lines))
     assert ClickHouseReader(target).stored("").requests == 1
 
 
@@ -543,7 +546,9 @@ def test_nobody_there_is_a_refusal_by_writer_reader_and_migration(
         attempts: list[Callable[[], object]] = [
             lambda: migrate(away),
             lambda: ClickHouseReader(away),
-            lambda: ClickHouseWriter(away).write_lines(price_batch(batch_of(0), BOOK)),
+            lambda: ClickHouseWriter(away).write_lines(
+                CostLines.of(price_batch(batch_of(0), BOOK))
+            ),
         ]
         for attempt in attempts:
             with pytest.raises(SinkUnavailable) as error:

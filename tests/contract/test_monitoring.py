@@ -16,6 +16,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from metering.costs import Anomaly, CauseTag, WindowRow
+from metering.lines import CostLines
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
@@ -296,7 +297,7 @@ def filled(clickhouse: ClickHouse, batch_of: Callable[..., UsageBatch]) -> Click
         observed_usd=Decimal(3), usd_per_hour=Decimal(120), causes=(cause,),
     )  # fmt: skip
     writer = ClickHouseWriter(target)
-    writer.write_lines(lines)
+    writer.write_lines(CostLines.of(lines))
     writer.write_windows([window])
     writer.write_anomalies([anomaly])
     writer.close()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.costs import CostLine, WindowRow
-from metering.ledger import Ledger, Message, Policy, from_bytes, take, tell, to_bytes
+from metering.ledger import Ledger, Policy, from_bytes, take, tell, to_bytes
+from metering.messages import Message
 from metering.prices import PriceBook, parse_price_book
 from metering.usage import UsageBatch
 
@@ -142,7 +143,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_the_next_one_counted(
     decision = take(ledger, [Message(7, NOON_NS, value), good], BOOK, POLICY, NOON_NS)
     assert [r.reason for r in decision.refusals] == [reason]
     assert named in decision.refusals[0].detail
-    assert len(decision.lines) == 1
+    assert decision.lines.count == 1
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_usage_that_breaks_a_law_is_refused_and_the_field_is_named(
     decision = take(Ledger(), [Message(0, NOON_NS, broken)], BOOK, POLICY, NOON_NS)
     (refusal,) = decision.refusals
     assert named in refusal.detail
-    assert decision.lines == []
+    assert decision.lines.count == 0
 
 
 def test_an_event_from_the_future_does_not_move_the_watermark(
@@ -198,7 +199,7 @@ def test_a_late_event_corrects_its_window_and_a_very_late_one_is_reported(
     assert [(r.requests, r.final) for r in corrected] == [(2, True)]
     assert corrected[0].counted_to > first[0].counted_to
     assert [r.reason for r in decisions[4].refusals] == ["late"]
-    assert len(decisions[4].lines) == 1, "priced and stored all the same"
+    assert decisions[4].lines.count == 1, "priced and stored all the same"
 
 
 def test_a_topic_that_is_quiet_and_read_to_its_end_does_not_hold_its_windows_open(

@@ -16,16 +16,19 @@ from metering.cloudevents import (
     encode_headers,
     rfc3339,
 )
-from metering.costs import Anomaly, CostLine, WindowRow
+from metering.costs import Anomaly, WindowRow
 from metering.errors import UnreadableUsage
-from metering.ledger import Message, Refusal
+from metering.ledger import Refusal
+from metering.lines import CostLines
+from metering.messages import Message
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
+from metering.tenant_costs import TenantCosts, lines_in
 from metering.usage import UsageBatch
 from metering.windows import WindowState, close, count
 from streams.publisher import (
     anomaly_record,
-    line_record,
+    lines_records,
     refusal_record,
     window_record,
 )
@@ -90,23 +93,23 @@ def test_a_message_that_calls_itself_something_else_is_refused(
     assert len(str(error.value)) < 1_000
 
 
-def test_a_priced_line_is_keyed_by_its_tenant_and_reads_back_exactly(
+def test_priced_lines_are_keyed_by_their_tenant_and_read_back_exactly(
     batch_of: Callable[..., UsageBatch],
 ) -> None:
-    batch = batch_of(7, gpu_ns=10**9 + 1, requests=[{"tenant": "größer"}, {}])
+    batch = batch_of(7, gpu_ns=10**9 + 1, requests=[{"tenant": "größer"}, {}, {}])
     lines = price_batch(batch, BOOK)
-    records = [line_record(line) for line in lines]
+    records = lines_records(CostLines.of(lines), 3, (5, 6))
     assert [r.key for r in records] == ["größer".encode(), b"acme"]
-    assert [dict(r.headers)["ce_id"] for r in records] == [b"7/0", b"7/1"]
-    assert {dict(r.headers)["ce_source"] for r in records} == {batch.source.encode()}
-    assert [CostLine.model_validate_json(r.value) for r in records] == lines
+    assert [dict(r.headers)["ce_id"] for r in records] == [b"3@5-6/0", b"3@5-6/1"]
+    assert [line for r in records for line in lines_in(r.value)] == lines
+    assert [TenantCosts.model_validate_json(r.value).lines for r in records] == [1, 2]
 
 
 def test_an_unpriced_line_says_null_and_not_0(batch_of: Callable[..., UsageBatch]) -> None:
-    (line,) = price_batch(batch_of(0, accelerator="unheard of"), BOOK)
-    value = line_record(line).value
-    assert b'"cost_usd":null' in value
-    assert CostLine.model_validate_json(value).cost_usd is None
+    lines = price_batch(batch_of(0, accelerator="unheard of"), BOOK)
+    (record,) = lines_records(CostLines.of(lines), 0, (0, 0))
+    assert b'"cost_usd":null' in record.value
+    assert [line.cost_usd for line in lines_in(record.value)] == [None]
 
 
 def test_each_telling_of_a_window_has_its_own_identity_and_all_of_them_one_key(

@@ -13,8 +13,9 @@ from metering.records import (
     encode_asked,
     encode_head,
     encode_record,
+    usage_of_payload,
 )
-from metering.usage import UsageBatch, parse_usage
+from metering.usage import UsageBatch
 from streams.shipper.ship import event_of
 
 PAYERS = [["acme", "", "", "", None, "header"]]
@@ -28,7 +29,7 @@ def record(cached: int) -> bytes:
 
 
 def test_a_record_is_shipped_as_the_event_it_stands_for() -> None:
-    event = parse_usage(event_of(record(cached=0)))
+    event = usage_of_payload(event_of(record(cached=0)))
     assert (event.source, event.sequence, event.gpu_ns) == ("source", 3, 42)
     assert [r.tenant for r in event.requests] == ["acme"]
 

@@ -16,7 +16,10 @@ from prometheus_client import CollectorRegistry
 
 from metering.costs import CostLine, WindowRow
 from metering.errors import InvalidPriceBook, SinkUnavailable
-from metering.ledger import Ledger, Message, Policy, from_bytes
+from metering.ledger import Ledger, Policy, from_bytes
+from metering.lines import CostLines
+from metering.messages import Message
+from metering.tenant_costs import lines_in
 from metering.usage import UsageBatch
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record
@@ -58,11 +61,11 @@ class Sinks:
             self.refuse[name] -= 1
             raise SinkUnavailable(name, rows, "away")
 
-    def write_lines(self, lines: Sequence[CostLine]) -> None:
+    def write_lines(self, lines: CostLines) -> None:
         if self.hold is not None:
             self.hold.wait(20)
         self.attempts.append(list(lines))
-        self._called("lines", len(lines))
+        self._called("lines", lines.count)
         self.lines += lines
 
     def write_windows(self, rows: Sequence[WindowRow]) -> None:
@@ -77,6 +80,11 @@ class Sinks:
         assert partition == 0
         self._called("save", 1)
         self.saved.append(snapshot)
+
+    def published_lines(self) -> list[CostLine]:
+        return [
+            line for r in self.records if r.topic == COST_REQUESTS for line in lines_in(r.value)
+        ]
 
     def published_to(self, topic: str) -> list[Record]:
         return [r for r in self.records if r.topic == topic]
@@ -147,7 +155,7 @@ async def test_lines_and_windows_are_written_then_published_then_the_ledger_is_s
     await bench.processor.handle([message(0, batch_of(0)), message(1, batch_of(1))])
     assert bench.sinks.journal == ["lines", "windows", "publish", "save"]
     assert [(line.sequence, line.position) for line in bench.sinks.lines] == [(0, 0), (1, 0)]
-    assert len(bench.sinks.published_to(COST_REQUESTS)) == 2
+    assert bench.sinks.published_lines() == bench.sinks.lines
     assert from_bytes(bench.sinks.saved[0]).windows.counted_to == 1
 
 
@@ -191,7 +199,7 @@ async def test_an_error_that_is_no_refusal_is_not_swallowed(
 ) -> None:
     bench = Bench(tmp_path)
 
-    def broken(_: Sequence[CostLine]) -> None:
+    def broken(_: CostLines) -> None:
         raise ZeroDivisionError
 
     bench.sinks.write_lines = broken  # type: ignore[method-assign]  # on purpose
@@ -221,15 +229,21 @@ async def test_a_crash_before_the_save_repeats_the_same_rows_under_the_same_iden
     await after.processor.handle(messages[2:])
     assert after.sinks.lines == before.sinks.lines
 
-    def identities(records: list[Record]) -> set[tuple[bytes, bytes, bytes]]:
-        return {
-            (r.value, dict(r.headers)["ce_source"], dict(r.headers)["ce_id"])
-            for r in records
-            if r.topic == COST_REQUESTS
-        }
+    assert after.sinks.published_lines() == before.sinks.published_lines() == before.sinks.lines
 
-    assert identities(after.sinks.records) == identities(before.sinks.records)
-    assert len(identities(before.sinks.records)) == 5
+
+async def test_lines_are_published_by_tenant_under_an_identity_of_their_own(
+    bench: Bench, batch_of: MakeBatch
+) -> None:
+    requests = [{"tenant": "acme"}, {"tenant": "globex"}, {"tenant": "acme"}]
+    await bench.processor.handle(
+        [message(0, batch_of(0, requests=requests)), message(1, batch_of(1))]
+    )
+    records = [r for r in bench.sinks.records if r.topic == COST_REQUESTS]
+    assert [r.key for r in records] == [b"acme", b"globex"]
+    assert [dict(r.headers)["ce_id"] for r in records] == [b"0@0-1/0", b"0@0-1/1"]
+    acme = [(line.sequence, line.position) for line in lines_in(records[0].value)]
+    assert acme == [(0, 0), (0, 2), (1, 0)]
 
 
 async def test_a_processor_that_begins_with_the_saved_ledger_does_not_count_what_that_has(

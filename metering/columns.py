@@ -1,0 +1,90 @@
+"""Columns over many rows: three kinds, with the little arithmetic that all rules share.
+
+Integers stay integers: what might not fit into 64 bits is reckoned with Python's own, in arrays of
+objects, at the same lines of code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Whole: TypeAlias = NDArray[Any]
+"""int64, or objects that are Python integers."""
+SAFE = 2**62
+"""Sums below it are right in 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Few distinct values: row ``n`` has ``values[codes[n]]``."""
+
+    values: Sequence[Any]
+    codes: NDArray[np.int32]
+
+    def tolist(self) -> list[Any]:
+        return [self.values[code] for code in self.codes.tolist()]
+
+    def take(self, rows: NDArray[Any]) -> Coded:
+        return Coded(self.values, self.codes[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Ints:
+    """Integers; where ``known`` is false the row has none."""
+
+    values: Whole
+    known: NDArray[np.bool_] | None = None
+
+    def tolist(self) -> list[Any]:
+        values: list[Any] = self.values.tolist()
+        if self.known is None:
+            return values
+        return [v if k else None for v, k in zip(values, self.known.tolist(), strict=True)]
+
+    def take(self, rows: NDArray[Any]) -> Ints:
+        return Ints(self.values[rows], None if self.known is None else self.known[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts that are mostly distinct."""
+
+    values: list[str]
+
+    def tolist(self) -> list[Any]:
+        return self.values
+
+    def take(self, rows: NDArray[Any]) -> Texts:
+        return Texts([self.values[n] for n in rows.tolist()])
+
+
+Column: TypeAlias = Coded | Ints | Texts
+
+
+def coded(values: Sequence[Any]) -> Coded:
+    places: dict[Any, int] = {}
+    codes = [places.setdefault(value, len(places)) for value in values]
+    return Coded(list(places), np.array(codes, np.int32))
+
+
+def fits(values: Whole, count: int) -> bool:
+    """Whether ``count`` of them can be added in 64 bits."""
+    return values.dtype != object and (
+        values.size == 0 or float(np.abs(values).max()) * max(1, count) < SAFE
+    )
+
+
+def safe(values: Whole, count: int) -> Whole:
+    """The same, so that ``count`` of them can be added."""
+    return values if fits(values, count) else values.astype(object)
+
+
+def segment_sums(values: Whole, starts: NDArray[np.intp]) -> Whole:
+    """Sum of each segment; none is empty."""
+    result: Whole = np.add.reduceat(safe(values, values.shape[0]), starts, axis=0)
+    return result

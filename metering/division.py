@@ -1,0 +1,62 @@
+"""Largest remainders of many wholes at once; the rule is ``metering.apportion.largest_remainder``.
+
+Every whole is divided among the rows of its own segment. No segment is empty.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metering.columns import SAFE, Whole, safe, segment_sums
+
+_ROOT = 3_037_000_499
+"""The largest integer whose square fits into 64 bits."""
+
+
+def divide(
+    wholes: Whole, weights: Whole, starts: NDArray[np.intp], segment: NDArray[np.intp]
+) -> Whole:
+    """The parts, row by row; those of a segment sum to its whole exactly.
+
+    ``wholes`` has a value for each segment, ``weights`` one for each row, neither negative;
+    ``segment`` says in which segment a row is.
+    """
+    sums = segment_sums(weights, starts)
+    if not sums.all():  # Weights that are all 0 count as equal ones.
+        weights = np.where((sums == 0)[segment], 1, weights)
+        sums = segment_sums(weights, starts)
+    # whole * weight = (a * sum + b) * weight, so that no product is larger than it must be.
+    a, b = wholes // sums, wholes % sums
+    if int(sums.max()) > _ROOT or int(wholes.max()) >= SAFE:
+        a, b, weights = a.astype(object), b.astype(object), weights.astype(object)
+    rest = b[segment] * weights
+    quotients, remainders = rest // sums[segment], rest % sums[segment]
+    parts: Whole = a[segment] * weights + quotients
+    # One unit each to the largest remainders, then weights, then the earlier rows.
+    left = wholes - np.add.reduceat(safe(parts, parts.shape[0]), starts)
+    if left.any():
+        position = np.arange(len(parts))
+        order = np.lexsort((position, -weights, -remainders, segment))
+        rank = position - starts[segment]  # Segments keep their places in this order.
+        parts[order] += (rank < left[segment]).astype(parts.dtype)
+    return parts
+
+
+def divide_in_two(wholes: Whole, first: Whole, second: Whole) -> Whole:
+    """The first of two parts of each whole."""
+    sums = first + second
+    alike = sums == 0
+    if alike.any():
+        first, second = np.where(alike, 1, first), np.where(alike, 1, second)
+        sums = first + second
+    a, b = wholes // sums, wholes % sums
+    if int(sums.max()) > _ROOT or int(wholes.max()) >= SAFE:
+        a, b, first, second = (x.astype(object) for x in (a, b, first, second))
+    one, other = b * first, b * second
+    parts: Whole = a * first + one // sums
+    left = b - one // sums - other // sums  # 0 or 1
+    one_rest, other_rest = one % sums, other % sums
+    goes_first = (one_rest > other_rest) | ((one_rest == other_rest) & (first >= second))
+    result: Whole = parts + np.where(goes_first, left, 0)
+    return result

@@ -1,0 +1,294 @@
+"""Many usage events as columns: read from their documents in one go, and held to every law at once.
+
+What is found here is only whether all is plain and right. Where it is not, or there is any doubt,
+the event has to be read as an object (``metering.usage_columns``), which says what is wrong with
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metering.columns import Coded, Ints, coded
+from metering.usage import UNEXECUTED, IdentitySource, Operation, Outcome, TimingSource
+from metering.usage_columns import PAYER, VERSION
+
+Document = Mapping[str, Any]
+MAX_COUNT = 2**53
+MAX_EPOCH_NS = 2**63
+MAX_ROWS = 2**32
+MAX_TEXT = 256
+_HEAD_INTS = (
+    "sequence", "speedup", "batch_size", "wall_ns", "gpu_ns", "start_monotonic_ns", "end_epoch_ns",
+)  # fmt: skip
+_HEAD_TEXTS = (
+    "source", "boot_id", "model", "model_version", "instance", "accelerator", "region",
+    "deployment", "apportionment_rule",
+)  # fmt: skip
+_HEAD_KNOWN = ("overlap_ns", "prefill_ns", "decode_ns")
+_INTS = {
+    "rows": 1, "input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0,
+    "reasoning_tokens": 0, "gpu_ns": None, "input_gpu_ns": None, "padding_gpu_ns": 0,
+}  # fmt: skip
+_KNOWN = ("queue_ns", "prefill_gpu_ns", "decode_gpu_ns")
+_CHOICES = {
+    "operation": get_args(Operation), "status": get_args(Outcome),
+    "identity_source": get_args(IdentitySource), "timing_source": get_args(TimingSource),
+}  # fmt: skip
+
+
+class NotPlain(Exception):
+    """One of the events is wrong, or written in a way that only the objects' parser understands;
+    never leaves the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """``batches`` has a row for each event, ``requests`` one for each request.
+
+    The requests of event ``n`` are the ``counts[n]`` rows from ``starts[n]`` on; ``batch`` is the
+    other way round. ``payers`` holds the distinct payers, ``requests["payer"]`` points into it.
+    """
+
+    batches: Mapping[str, Coded | Ints]
+    requests: Mapping[str, Coded | Ints]
+    request_ids: list[str]
+    payers: Sequence[tuple[Any, ...]]
+    starts: NDArray[np.intp]
+    counts: NDArray[np.intp]
+    batch: NDArray[np.intp]
+
+    def of_batch(self, name: str) -> NDArray[Any]:
+        column = self.batches[name]
+        return column.values if isinstance(column, Ints) else column.codes
+
+    def of_request(self, name: str) -> NDArray[Any]:
+        column = self.requests[name]
+        return column.values if isinstance(column, Ints) else column.codes
+
+
+def frame_of(documents: Sequence[Document]) -> Frame:
+    """Of at least one event.
+
+    Raises:
+        NotPlain: see there.
+    """
+    try:
+        frame = _read(documents)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        raise NotPlain from exc
+    _hold(frame)
+    return frame
+
+
+def sieve(documents: Sequence[Document]) -> list[bool]:
+    """Which of the events are plain and right, each for itself."""
+    if not documents:
+        return []
+    try:
+        frame_of(documents)
+    except NotPlain:
+        if len(documents) == 1:
+            return [False]
+        half = len(documents) // 2
+        return sieve(documents[:half]) + sieve(documents[half:])
+    return [True] * len(documents)
+
+
+def _read(documents: Sequence[Document]) -> Frame:
+    _plain(d["columns"] == VERSION and type(d["columns"]) is int for d in documents)
+    columns = [d["requests"] for d in documents]
+    ids = [c["request_id"] for c in columns]
+    _plain(type(i) is list and len(i) > 0 for i in ids)
+    counts = np.array([len(i) for i in ids], np.intp)
+    request_ids = list(chain.from_iterable(ids))
+    _plain([set(map(type, request_ids)) == {str}, max(map(len, request_ids)) <= MAX_TEXT])
+
+    batches: dict[str, Coded | Ints] = {
+        name: Ints(_ints([d[name] for d in documents])) for name in _HEAD_INTS if name != "speedup"
+    }
+    batches["speedup"] = Ints(_ints([d.get("speedup", 1) for d in documents]))
+    batches["stalled_ns"] = Ints(_ints([d.get("stalled_ns", 0) for d in documents]))
+    for name in _HEAD_KNOWN:
+        batches[name] = _known([d.get(name) for d in documents])
+    for name in _HEAD_TEXTS:
+        batches[name] = _texts([d[name] for d in documents], least=1)
+    batches["device"] = _texts([d.get("device", "") for d in documents], least=0)
+    batches["timing_source"] = _choice(
+        "timing_source", [d.get("timing_source", "monotonic") for d in documents]
+    )
+    executed = [d.get("executed", True) for d in documents]
+    _plain(type(e) is bool for e in executed)
+    batches["executed"] = Ints(np.array(executed, np.bool_))
+
+    requests: dict[str, Coded | Ints] = {}
+    for name, default in _INTS.items():
+        found = [c[name] if default is None else c.get(name, default) for c in columns]
+        requests[name] = Ints(_spread_ints(found, counts))
+    for name in _KNOWN:
+        requests[name] = _spread_known([c.get(name) for c in columns], counts)
+    requests["operation"] = _choice("operation", _spread([c["operation"] for c in columns], counts))
+    requests["status"] = _choice(
+        "status", _spread([c.get("status", "ok") for c in columns], counts)
+    )
+    requests["payer"], payers = _payers(columns, counts)
+    batch = np.repeat(np.arange(len(documents)), counts)
+    return Frame(batches, requests, request_ids, payers, np.cumsum(counts) - counts, counts, batch)
+
+
+def _hold(frame: Frame) -> None:
+    """The laws of ``UsageBatch`` and ``RequestUsage``."""
+    b, r = frame.of_batch, frame.of_request
+    for name in ("sequence", "wall_ns", "gpu_ns", "stalled_ns"):
+        _within(b(name), 0, MAX_COUNT)
+    for name in ("start_monotonic_ns", "end_epoch_ns"):
+        _within(b(name), 0, MAX_EPOCH_NS)
+    for name in ("speedup", "batch_size"):
+        _within(b(name), 1, MAX_ROWS)
+    _within(r("rows"), 1, MAX_ROWS)
+    for name in _INTS:
+        _within(r(name), 0, MAX_COUNT)
+    for name in _HEAD_KNOWN:
+        _within(b(name), 0, MAX_COUNT)
+    for name in _KNOWN:
+        _within(r(name), 0, MAX_COUNT)
+    _every(r("cached_input_tokens") <= r("input_tokens"))
+    _every(r("reasoning_tokens") <= r("output_tokens"))
+    _every(r("input_gpu_ns") <= r("gpu_ns"))
+    _every(r("padding_gpu_ns") <= r("gpu_ns"))
+    _every(_sums(frame, r("rows")) == b("batch_size"))
+    _every(_sums(frame, r("gpu_ns")) == b("gpu_ns"))
+
+    overlap = frame.batches["overlap_ns"]
+    parts = b("overlap_ns") + b("stalled_ns") + b("gpu_ns")
+    _every(~_is_known(overlap) | (parts == b("wall_ns")))
+    _every(b("prefill_ns") + b("decode_ns") <= b("gpu_ns"))
+    for whole, part in (("prefill_ns", "prefill_gpu_ns"), ("decode_ns", "decode_gpu_ns")):
+        _every(~_is_known(frame.batches[whole]) | (_sums(frame, r(part)) == b(whole)))
+
+    executed = b("executed")
+    _every(executed | (b("gpu_ns") == 0))
+    status = frame.requests["status"]
+    assert isinstance(status, Coded)  # noqa: S101  # _read makes it so
+    unexecuted = np.array([s in UNEXECUTED for s in status.values], np.bool_)[status.codes]
+    _every(unexecuted != executed[frame.batch])
+
+
+def _sums(frame: Frame, values: NDArray[Any]) -> NDArray[Any]:
+    """Raises NotPlain: they might not fit into 64 bits."""
+    _every(np.add.reduceat(values.astype(np.float64), frame.starts) < 2.0**60)
+    sums: NDArray[Any] = np.add.reduceat(values, frame.starts)
+    return sums
+
+
+def _is_known(column: Coded | Ints) -> NDArray[np.bool_]:
+    assert isinstance(column, Ints)  # noqa: S101  # _read makes it so
+    return np.ones(len(column.values), np.bool_) if column.known is None else column.known
+
+
+def _plain(facts: Any) -> None:
+    if not all(facts):
+        raise NotPlain
+
+
+def _every(facts: NDArray[Any]) -> None:
+    if not facts.all():
+        raise NotPlain
+
+
+def _within(values: NDArray[Any], least: int, below: int) -> None:
+    if values.min() < least or int(values.max()) >= below:
+        raise NotPlain
+
+
+def _ints(values: list[Any]) -> NDArray[np.int64]:
+    if set(map(type, values)) != {int}:  # A bool is none, and a float may be cut.
+        raise NotPlain
+    return np.array(values, np.int64)
+
+
+def _known(values: list[Any]) -> Ints:
+    """0 where there is none."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return Ints(np.array(values, np.int64))
+    if kinds == {type(None)}:
+        return Ints(np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_))
+    known = np.array([v is not None for v in values], np.bool_)
+    return Ints(_ints([0 if v is None else v for v in values]), known)
+
+
+def _spread(found: Sequence[Any], counts: NDArray[np.intp]) -> list[Any]:
+    """One entry for each request. Raises NotPlain: a column is too long or too short."""
+    flat: list[Any] = []
+    for value, count in zip(found, counts.tolist(), strict=True):
+        if type(value) is list:
+            if len(value) != count:
+                raise NotPlain
+            flat += value
+        else:
+            flat += repeat(value, count)
+    return flat
+
+
+def _spread_ints(found: Sequence[Any], counts: NDArray[np.intp]) -> NDArray[np.int64]:
+    if list not in set(map(type, found)):
+        return np.repeat(_ints(list(found)), counts)
+    return _ints(_spread(found, counts))
+
+
+def _spread_known(found: Sequence[Any], counts: NDArray[np.intp]) -> Ints:
+    if list not in set(map(type, found)):
+        few = _known(list(found))
+        known = None if few.known is None else np.repeat(few.known, counts)
+        return Ints(np.repeat(few.values, counts), known)
+    return _known(_spread(found, counts))
+
+
+def _texts(values: list[Any], *, least: int) -> Coded:
+    column = coded(values)
+    for value in column.values:
+        if type(value) is not str or not least <= len(value) <= MAX_TEXT:
+            raise NotPlain
+    return column
+
+
+def _choice(name: str, values: list[Any]) -> Coded:
+    column = coded(values)
+    if not set(column.values) <= set(_CHOICES[name]):
+        raise NotPlain
+    return column
+
+
+def _payers(
+    columns: Sequence[Mapping[str, Any]], counts: NDArray[np.intp]
+) -> tuple[Ints, list[tuple[Any, ...]]]:
+    payers: dict[tuple[Any, ...], int] = {}
+    given = [c["payers"] for c in columns]
+    _plain(type(g) is list for g in given)
+    flat = list(chain.from_iterable(given))
+    _plain(type(p) is list for p in flat)
+    places = np.array([payers.setdefault(tuple(p), len(payers)) for p in flat], np.intp)
+    for payer in payers:
+        _hold_payer(payer)
+    sizes = np.array([len(g) for g in given], np.intp)
+    own = _spread_ints([c["payer"] for c in columns], counts)
+    _every((own >= 0) & (own < np.repeat(sizes, counts)))
+    return Ints(places[own + np.repeat(np.cumsum(sizes) - sizes, counts)]), list(payers)
+
+
+def _hold_payer(payer: tuple[Any, ...]) -> None:
+    if len(payer) != len(PAYER):
+        raise NotPlain
+    tenant, team, project, user, source, retry_of = payer
+    texts = [tenant, team, project, user, *([] if retry_of is None else [retry_of])]
+    if set(map(type, texts)) != {str} or max(map(len, texts)) > MAX_TEXT or not tenant:
+        raise NotPlain
+    if source not in _CHOICES["identity_source"]:
+        raise NotPlain

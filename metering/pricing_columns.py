@@ -1,0 +1,101 @@
+"""Frames of usage to priced lines, column by column; held to ``metering.pricing.price_batch``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metering.columns import Coded, Column, Ints, Texts, Whole, coded
+from metering.division import divide, divide_in_two
+from metering.errors import UnknownPrice
+from metering.frame import Frame
+from metering.lines import CostLines
+from metering.prices import GpuHourPrice, PriceBook
+from metering.pricing import gpu_cost_atto
+from metering.usage_columns import PAYER
+
+_OF_BATCH = {
+    "source": "source", "sequence": "sequence", "time_ns": "end_epoch_ns", "boot_id": "boot_id",
+    "region": "region", "deployment": "deployment", "model": "model",
+    "model_version": "model_version", "instance": "instance", "accelerator": "accelerator",
+    "device": "device", "speedup": "speedup", "executed": "executed", "batch_size": "batch_size",
+    "batch_wall_ns": "wall_ns", "apportionment_rule": "apportionment_rule",
+}  # fmt: skip
+"""A line's field, and the event's that it comes from."""
+_OF_REQUEST = (
+    "operation", "status", "rows", "input_tokens", "cached_input_tokens", "output_tokens",
+    "reasoning_tokens", "queue_ns", "gpu_ns", "input_gpu_ns", "padding_gpu_ns", "prefill_gpu_ns",
+    "decode_gpu_ns",
+)  # fmt: skip
+
+
+def price(frame: Frame, book: PriceBook) -> CostLines:
+    """One line per request, in order. An unknown price makes an ``unpriced`` line."""
+    columns: dict[str, Column] = {
+        name: frame.batches[field].take(frame.batch) for name, field in _OF_BATCH.items()
+    }
+    for name in _OF_REQUEST:
+        columns[name] = frame.requests[name]
+    columns["request_id"] = Texts(frame.request_ids)
+    columns["position"] = Ints(np.arange(len(frame.batch)) - frame.starts[frame.batch])
+    columns["output_gpu_ns"] = Ints(frame.of_request("gpu_ns") - frame.of_request("input_gpu_ns"))
+    payer = frame.of_request("payer")
+    for n, name in enumerate(PAYER):
+        few = coded([p[n] for p in frame.payers])
+        columns[name] = Coded(few.values, few.codes[payer])
+    columns |= _costs(frame, _prices(frame, book))
+    return CostLines(len(frame.batch), columns)
+
+
+def _prices(frame: Frame, book: PriceBook) -> list[GpuHourPrice | None]:
+    """Of each event."""
+    names = (frame.batches["accelerator"].tolist(), frame.batches["region"].tolist())
+    found: list[GpuHourPrice | None] = []
+    for accelerator, region, when_ns in zip(
+        *names, frame.of_batch("end_epoch_ns").tolist(), strict=True
+    ):
+        try:
+            found.append(book.at(accelerator, region, when_ns))
+        except UnknownPrice:
+            found.append(None)
+    return found
+
+
+def _costs(frame: Frame, prices: list[GpuHourPrice | None]) -> dict[str, Column]:
+    distinct = {id(p): p for p in prices}
+    places = {key: n for n, key in enumerate(distinct)}
+    codes = np.array([places[id(p)] for p in prices], np.int32)[frame.batch]
+    few = list(distinct.values())
+    priced = Coded(["unpriced" if p is None else "priced" for p in few], codes)
+    known = np.array([p is not None for p in few], np.bool_)[codes]
+    nano = {key: 0 if p is None else p.nano_usd_per_gpu_hour for key, p in distinct.items()}
+    wholes = _whole([
+        gpu_cost_atto(gpu_ns, nano[id(p)])
+        for gpu_ns, p in zip(frame.of_batch("gpu_ns").tolist(), prices, strict=True)
+    ])  # fmt: skip
+    gpu_ns, input_gpu_ns = frame.of_request("gpu_ns"), frame.of_request("input_gpu_ns")
+    total = divide(wholes, gpu_ns, frame.starts, frame.batch)
+    inputs = divide_in_two(total, input_gpu_ns, gpu_ns - input_gpu_ns)
+    told = None if known.all() else known
+    return {
+        "pricing_status": priced,
+        "price_id": Coded(["" if p is None else p.id for p in few], codes),
+        "usd_per_gpu_hour": Coded([None if p is None else p.usd_per_gpu_hour for p in few], codes),
+        "cost_usd": Ints(total, told),
+        "input_cost_usd": Ints(inputs, told),
+        "output_cost_usd": Ints(total - inputs, told),
+    }
+
+
+def _whole(values: list[int]) -> Whole:
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array(values, object)
+
+
+def zeroes(column: Ints) -> NDArray[Any]:
+    """The values, 0 where there is none."""
+    return column.values if column.known is None else np.where(column.known, column.values, 0)

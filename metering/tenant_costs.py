@@ -1,0 +1,102 @@
+"""What ``cost.requests.v1`` carries: lines of one tenant, column by column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import Field, create_model
+from pydantic_core import to_json
+
+from metering.columns import Coded, Ints
+from metering.costs import CostLine
+from metering.lines import MONEY, CostLines, by_tenant
+from metering.money import ATTO_PER_USD
+from metering.usage import Frozen, Name
+
+MAX_LINES = 500
+"""In a message. With the longest names it has some 8 MB, else a tenth of that."""
+_NAMES = tuple(n for n in CostLine.model_fields if n != "tenant")
+
+
+def _either(name: str) -> Any:
+    """The type of a line's field, or a list of it."""
+    annotation = CostLine.model_fields[name].rebuild_annotation()
+    return annotation | list[annotation]  # type: ignore[valid-type]  # it is one at run time
+
+
+TenantCosts = create_model(
+    "TenantCosts",
+    __base__=Frozen,
+    __doc__="""Some of a tenant's requests, priced.
+
+    The fields are those of a line (``CostLine``). Each is a list with an entry for each of the
+    ``lines``, or one value that all of them have. A line is identified by its ``source``,
+    ``sequence`` and ``position``: one that comes again, in another message too, is the same line.
+    """,
+    tenant=(Name, ...),
+    lines=(int, Field(ge=1)),
+    **{name: (_either(name), ...) for name in _NAMES},  # type: ignore[call-overload]  # fields by name
+)
+
+
+def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
+    """(tenant, message) for each tenant, several where it has many lines; they keep their order."""
+    if lines.count == 0:
+        return
+    columns = {name: _values(lines, name) for name in _NAMES}
+    same = {name: v[0] for name, v in columns.items() if v.count(v[0]) == len(v)}
+    varying = [name for name in _NAMES if name not in same]
+    for tenant, rows in by_tenant(lines):
+        for own in _cut(rows.tolist(), MAX_LINES):
+            document = {"tenant": tenant, "lines": len(own), **same}
+            for name in varying:
+                values = columns[name]
+                document[name] = [values[n] for n in own]
+            yield tenant, to_json(document)
+
+
+def lines_in(value: bytes) -> list[CostLine]:
+    """The message's lines, each as an object.
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    document: Mapping[str, Any] = json.loads(value)
+    count = document["lines"]
+    spread = {
+        name: document[name] if isinstance(document[name], list) else [document[name]] * count
+        for name in ("tenant", *_NAMES)
+    }
+    rows = zip(*spread.values(), strict=True)
+    return [CostLine.model_validate(dict(zip(spread, row, strict=True))) for row in rows]
+
+
+def _values(lines: CostLines, name: str) -> list[Any]:
+    column = lines.columns[name]
+    if name in MONEY and isinstance(column, Ints):
+        return _dollars(column)
+    if name == "usd_per_gpu_hour" and isinstance(column, Coded):
+        texts = [None if price is None else f"{price:f}" for price in column.values]
+        return Coded(texts, column.codes).tolist()
+    return column.tolist()
+
+
+def _dollars(column: Ints) -> list[str | None]:
+    values = column.values
+    texts: list[str | None]
+    if values.dtype != object and int(values.max()) < ATTO_PER_USD:
+        texts = [f"0.{atto:018d}" for atto in values.tolist()]
+    else:
+        texts = [f"{a // ATTO_PER_USD}.{a % ATTO_PER_USD:018d}" for a in values.tolist()]
+    if column.known is not None:
+        for n in np.flatnonzero(~column.known).tolist():
+            texts[n] = None
+    return texts
+
+
+def _cut(values: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

@@ -1,0 +1,44 @@
+"""Priced lines as Prometheus counts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metering.lines import CostLines
+from metering.money import ATTO_PER_USD
+from sinks.prometheus import WorkerMetrics
+
+
+def count_lines(metrics: WorkerMetrics, lines: CostLines) -> None:
+    if lines.count == 0:
+        return
+    model, status = lines.coded("model"), lines.coded("pricing_status")
+    few = len(status.values)
+    pairs = np.bincount(model.codes * few + status.codes, minlength=len(model.values) * few)
+    priced = set()
+    for n in np.flatnonzero(pairs).tolist():
+        name, price = model.values[n // few], status.values[n % few]
+        metrics.requests.labels(name, price).inc(int(pairs[n]))
+        if price == "priced":
+            priced.add(name)
+
+    def sums(name: str) -> NDArray[Any]:
+        column = lines.ints(name)
+        values = column.values.astype(np.float64)
+        if column.known is not None:
+            values = np.where(column.known, values, 0.0)
+        found: NDArray[np.float64] = np.bincount(model.codes, values, len(model.values)).astype(
+            float
+        )
+        return found
+
+    totals = (sums("input_tokens"), sums("output_tokens"), sums("gpu_ns"), sums("cost_usd"))
+    for name, inputs, outputs, gpu_ns, atto in zip(model.values, *totals, strict=True):
+        metrics.tokens.labels(name, "input").inc(inputs)
+        metrics.tokens.labels(name, "output").inc(outputs)
+        metrics.gpu_seconds.labels(name).inc(gpu_ns / 1e9)
+        if name in priced:
+            metrics.cost_usd.labels(name).inc(atto / ATTO_PER_USD)

@@ -1,0 +1,209 @@
+"""What is reckoned in columns is what is reckoned object by object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering.apportion import largest_remainder
+from metering.counting import count_lines
+from metering.division import divide, divide_in_two
+from metering.errors import UnreadableUsage
+from metering.frame import Frame, frame_of, sieve
+from metering.prices import parse_price_book
+from metering.pricing import price_batch
+from metering.pricing_columns import price
+from metering.usage import UNEXECUTED, Outcome, UsageBatch
+from metering.usage_columns import (
+    document_of,
+    encode_columns,
+    usage_of_columns,
+    usage_of_document,
+)
+from metering.windows import WindowState, advance, count
+
+NS = 10**9
+NOON_NS = 1_780_000_000 * NS
+MakeBatch = Callable[..., UsageBatch]
+BOOK = parse_price_book(
+    '[[gpu_hour]]\nid = "a"\naccelerator = "cpu"\nregion = "*"\n'
+    'usd_per_gpu_hour = "1.7"\neffective_from = 2020-01-01T00:00:00Z\n'
+    '[[gpu_hour]]\nid = "b"\naccelerator = "gpu"\nregion = "eu"\n'
+    'usd_per_gpu_hour = "987654321.987654321"\neffective_from = 2020-01-01T00:00:00Z\n',
+    "book",
+)
+EXECUTED = [s for s in get_args(Outcome) if s not in UNEXECUTED]
+LARGEST = 2**53 - 1
+
+amounts = st.one_of(st.integers(0, 20), st.integers(0, 10**9), st.integers(0, LARGEST))
+wholes = st.one_of(st.integers(0, 50), st.integers(0, 10**14), st.integers(0, 10**24))
+
+
+def whole(values: Sequence[int]) -> Any:
+    fits = max(values) < 2**63
+    return np.array(values, np.int64 if fits else object)
+
+
+@given(st.lists(st.tuples(wholes, st.lists(amounts, min_size=1, max_size=9)), min_size=1))
+def test_many_wholes_are_divided_as_each_by_itself(given_: list[tuple[int, list[int]]]) -> None:
+    sizes = [len(weights) for _, weights in given_]
+    segment = np.repeat(np.arange(len(sizes)), sizes)
+    starts = np.cumsum(sizes) - sizes
+    flat = np.array([w for _, weights in given_ for w in weights], np.int64)
+    parts = divide(whole([total for total, _ in given_]), flat, starts, segment)
+    expected = [part for total, weights in given_ for part in largest_remainder(total, weights)]
+    assert parts.tolist() == expected
+
+
+@given(st.lists(st.tuples(wholes, amounts, amounts), min_size=1))
+def test_two_parts_are_divided_as_by_themselves(given_: list[tuple[int, int, int]]) -> None:
+    totals, first, second = zip(*given_, strict=True)
+    parts = divide_in_two(whole(totals), np.array(first, np.int64), np.array(second, np.int64))
+    assert parts.tolist() == [largest_remainder(t, (a, b))[0] for t, a, b in given_]
+
+
+@st.composite
+def batches(draw: st.DrawFn, make: MakeBatch) -> list[UsageBatch]:
+    return [_batch(draw, make, n) for n in range(draw(st.integers(1, 6)))]
+
+
+def _batch(draw: st.DrawFn, make: MakeBatch, sequence: int) -> UsageBatch:
+    executed = draw(st.booleans())
+    gpu_ns = draw(st.one_of(st.integers(0, 10**9), st.integers(0, LARGEST))) if executed else 0
+    requests = [
+        _request(draw, EXECUTED if executed else sorted(UNEXECUTED))
+        for _ in range(draw(st.integers(1, 5)))
+    ]
+    return make(
+        sequence,
+        gpu_ns=gpu_ns,
+        executed=executed,
+        requests=requests,
+        accelerator=draw(st.sampled_from(["cpu", "gpu", "unheard of"])),
+        region=draw(st.sampled_from(["eu", "us"])),
+        model=draw(st.sampled_from(["a", "b"])),
+        overlap_ns=draw(st.sampled_from([None, 0])),
+        end_epoch_ns=NOON_NS + draw(st.integers(0, 400 * NS)),
+    )
+
+
+def _request(draw: st.DrawFn, statuses: Sequence[str]) -> dict[str, Any]:
+    inputs, outputs = draw(amounts), draw(amounts)
+    return {
+        "tenant": draw(st.sampled_from(["acme", "globex", "ünï"])),
+        "team": draw(st.sampled_from(["", "search"])),
+        "retry_of": draw(st.sampled_from([None, "r-1"])),
+        "status": draw(st.sampled_from(statuses)),
+        "rows": draw(st.integers(1, 3)),
+        "input_tokens": inputs,
+        "cached_input_tokens": draw(st.integers(0, inputs)),
+        "output_tokens": outputs,
+        "queue_ns": draw(st.sampled_from([None, 0, 17])),
+    }
+
+
+@given(st.data())
+def test_events_come_through_columns_as_they_are(batch_of: MakeBatch, data: st.DataObject) -> None:
+    found = data.draw(batches(batch_of))
+    assert [usage_of_columns(encode_columns(batch)) for batch in found] == found
+
+
+@given(st.data())
+def test_lines_cost_in_columns_what_they_cost_one_by_one(
+    batch_of: MakeBatch, data: st.DataObject
+) -> None:
+    found = data.draw(batches(batch_of))
+    expected = [line for batch in found for line in price_batch(batch, BOOK)]
+    assert list(price(frame_in(found), BOOK)) == expected
+
+
+@given(st.data(), st.integers(0, 200))
+def test_windows_count_in_columns_what_they_count_line_by_line(
+    batch_of: MakeBatch, data: st.DataObject, retention_s: int
+) -> None:
+    found = data.draw(batches(batch_of))
+    expected, late = WindowState(), []
+    watermarks = []
+    for offset, batch in enumerate(found):
+        watermarks.append(expected.watermark_ns)
+        lines = price_batch(batch, BOOK)
+        late.append(bool(count(expected, lines, offset, retention_ns=retention_s * NS)))
+        advance(expected, batch.end_epoch_ns, disorder_ns=2 * NS)
+    state = WindowState()
+    frame = frame_in(found)
+    too_late = count_lines(
+        state,
+        price(frame, BOOK),
+        frame.batch,
+        frame.of_batch("end_epoch_ns"),
+        np.array(watermarks, np.int64),
+        retention_ns=retention_s * NS,
+    )
+    assert too_late.tolist() == late
+    assert state.windows == expected.windows
+
+
+def frame_in(found: Sequence[UsageBatch]) -> Frame:
+    return frame_of([json.loads(encode_columns(batch)) for batch in found])
+
+
+WRONG = (-1, 0, 1, 2**53, 2**64, 1.5, 2.0, True, None, "", "x", "5", [], [1], {}, "x" * 257)
+
+
+@given(st.data())
+def test_what_the_columns_take_the_objects_take_and_find_the_same(
+    batch_of: MakeBatch, data: st.DataObject
+) -> None:
+    """Not the other way round: what is written oddly, but right, is left to the objects."""
+    documents = [deepcopy(document_of(b)) for b in data.draw(batches(batch_of))]
+    for document in documents:
+        for _ in range(data.draw(st.integers(0, 2))):
+            _spoil(data, document)
+    plain = sieve(documents)
+    for document, is_plain in zip(documents, plain, strict=True):
+        if is_plain:
+            batch = usage_of_document(document)
+            assert list(price(frame_of([document]), BOOK)) == price_batch(batch, BOOK)
+        else:
+            try:
+                batch = usage_of_document(document)
+            except UnreadableUsage:
+                continue
+            assert sieve([document_of(batch)]) == [True], "what is right can be made plain"
+
+
+def _spoil(data: st.DataObject, document: dict[str, Any]) -> None:
+    where = data.draw(st.sampled_from([document, document["requests"]]))
+    if not isinstance(where, dict) or not where:
+        return
+    name = data.draw(st.sampled_from(sorted(set(where) - {"requests", "columns"})))
+    value = where[name]
+    if data.draw(st.booleans()) and isinstance(value, list) and value:
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.sampled_from(WRONG))
+    elif data.draw(st.booleans()):
+        where[name] = data.draw(st.sampled_from(WRONG))
+    else:
+        del where[name]
+
+
+@pytest.mark.parametrize("payers", [["abcdef"], [["a", "", "", "", "none"]], [[1] * 6], "abcdef"])
+def test_payers_that_are_none_are_refused(batch_of: MakeBatch, payers: Any) -> None:
+    document = document_of(batch_of())
+    document["requests"]["payers"] = payers
+    assert sieve([document]) == [False]
+    with pytest.raises(UnreadableUsage, match=r"payers|tenant"):
+        usage_of_document(document)
+
+
+def test_sums_that_are_right_only_in_64_bits_are_wrong(batch_of: MakeBatch) -> None:
+    document = document_of(batch_of(gpu_ns=0, requests=[{}] * 4096))
+    document["requests"]["gpu_ns"] = [2**52] * 4096
+    document["requests"]["input_gpu_ns"] = 0
+    assert sieve([document]) == [False]
