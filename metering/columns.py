@@ -27,7 +27,10 @@ class Coded:
     codes: NDArray[np.int32]
 
     def tolist(self) -> list[Any]:
-        return [self.values[code] for code in self.codes.tolist()]
+        few = np.empty(len(self.values), object)
+        few[:] = self.values
+        rows: list[Any] = few[self.codes].tolist()
+        return rows
 
     def take(self, rows: NDArray[Any]) -> Coded:
         return Coded(self.values, self.codes[rows])
@@ -60,10 +63,22 @@ class Texts:
         return self.values
 
     def take(self, rows: NDArray[Any]) -> Texts:
-        return Texts([self.values[n] for n in rows.tolist()])
+        return Texts(np.array(self.values, object)[rows].tolist())
 
 
 Column: TypeAlias = Coded | Ints | Texts
+
+
+def constant(column: Column) -> bool:
+    """Whether all rows are known to have one value; there is at least one row."""
+    if isinstance(column, Coded):
+        return bool((column.codes == column.codes[0]).all())
+    if isinstance(column, Ints):
+        known = column.known
+        if known is not None and not known.all():
+            return not known.any()
+        return bool((column.values == column.values[0]).all())
+    return False
 
 
 def coded(values: Sequence[Any]) -> Coded:

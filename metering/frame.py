@@ -87,18 +87,18 @@ def frame_of(documents: Sequence[Document]) -> Frame:
     return frame
 
 
-def sieve(documents: Sequence[Document]) -> list[bool]:
-    """Which of the events are plain and right, each for itself."""
+def sieve(documents: Sequence[Document]) -> tuple[list[bool], Frame | None]:
+    """Which of the events are plain and right, each for itself; and the frame, if all are."""
     if not documents:
-        return []
+        return [], None
     try:
-        frame_of(documents)
+        frame = frame_of(documents)
     except NotPlain:
         if len(documents) == 1:
-            return [False]
+            return [False], None
         half = len(documents) // 2
-        return sieve(documents[:half]) + sieve(documents[half:])
-    return [True] * len(documents)
+        return sieve(documents[:half])[0] + sieve(documents[half:])[0], None
+    return [True] * len(documents), frame
 
 
 def _read(documents: Sequence[Document]) -> Frame:

@@ -17,7 +17,7 @@ import numpy as np
 from metering.costs import WindowRow
 from metering.counting import count_lines
 from metering.errors import MeteringError, UnreadableUsage
-from metering.frame import Document, frame_of
+from metering.frame import Document, Frame, frame_of
 from metering.lines import NO_LINES, CostLines
 from metering.messages import Message, read
 from metering.prices import PriceBook
@@ -90,7 +90,8 @@ def take(
         return decision
     decision.offsets = new[0].offset, new[-1].offset
     accepted: list[tuple[Message, Document]] = []
-    for message, found in zip(new, read(new), strict=True):
+    came = read(new)
+    for message, found in zip(new, came.events, strict=True):
         try:
             if isinstance(found, UnreadableUsage):
                 raise found
@@ -105,8 +106,12 @@ def take(
         else:
             decision.duplicates += 1
     if accepted:
-        _count(ledger, accepted, book, policy, decision)
-        decision.refusals.sort(key=lambda r: r.message.offset)
+        frame = came.frame
+        if frame is None or len(accepted) < len(new):
+            frame = frame_of([document for _, document in accepted])
+        decision.lines, late = _count(ledger, frame, [m for m, _ in accepted], book, policy)
+        decision.refusals = sorted(decision.refusals + late, key=lambda r: r.message.offset)
+        decision.batches = len(accepted)
     ledger.windows.counted_to = max(m.offset for m in new)
     ledger.last_arrival_ns = now_ns
     return decision
@@ -124,12 +129,12 @@ def _hold_back_the_future(end_epoch_ns: int, message: Message, policy: Policy) -
 
 def _count(
     ledger: Ledger,
-    accepted: Sequence[tuple[Message, Document]],
+    frame: Frame,
+    accepted: Sequence[Message],
     book: PriceBook,
     policy: Policy,
-    decision: Decision,
-) -> None:
-    frame = frame_of([document for _, document in accepted])
+) -> tuple[CostLines, list[Refusal]]:
+    """Price and count; the refusals are of events that came too late for a window."""
     lines = price(frame, book)
     ends_ns = frame.of_batch("end_epoch_ns")
     reached_ns = np.maximum.accumulate(
@@ -143,19 +148,17 @@ def _count(
         reached_ns[:-1],
         retention_ns=policy.retention_ns,
     )
-    for n in np.flatnonzero(late).tolist():
-        decision.refusals.append(
-            Refusal(
-                accepted[n][0],
-                "late",
-                f"{frame.counts[n]} requests ended at {ends_ns[n]}, more than "
-                f"{policy.retention_ns / NS_PER_SECOND:g} s behind the watermark "
-                f"{reached_ns[n]}: stored, but their windows are not corrected",
-            )
-        )
     ledger.windows.watermark_ns = int(reached_ns[-1])
-    decision.batches += len(accepted)
-    decision.lines = lines
+    return lines, [
+        Refusal(
+            accepted[n],
+            "late",
+            f"{frame.counts[n]} requests ended at {ends_ns[n]}, more than "
+            f"{policy.retention_ns / NS_PER_SECOND:g} s behind the watermark "
+            f"{reached_ns[n]}: stored, but their windows are not corrected",
+        )
+        for n in np.flatnonzero(late).tolist()
+    ]
 
 
 def is_quiet(ledger: Ledger, policy: Policy, now_ns: int) -> bool:

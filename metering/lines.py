@@ -76,11 +76,16 @@ _NULLABLE_INTS = ("queue_ns", "prefill_gpu_ns", "decode_gpu_ns")
 NO_LINES = CostLines(0, {})
 
 
-def by_tenant(lines: CostLines) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The rows of each tenant, in order; there is at least one."""
-    tenant = lines.coded("tenant")
-    order = np.argsort(tenant.codes, kind="stable")
-    codes = tenant.codes[order]
-    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
-    for start, end in zip(starts, [*starts[1:], lines.count], strict=True):
-        yield tenant.values[codes[start]], order[start:end]
+def by_tenant(lines: CostLines) -> tuple[CostLines, list[tuple[str, int, int]]]:
+    """The lines in the order of their tenants, and where each tenant's lie (from, to). A tenant's
+    keep their order; there is at least one line."""
+    codes = lines.coded("tenant").codes
+    order = np.argsort(codes, kind="stable")
+    codes = codes[order]
+    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]).tolist()
+    values = lines.coded("tenant").values
+    places = [
+        (values[codes[start]], start, end)
+        for start, end in zip(starts, [*starts[1:], lines.count], strict=True)
+    ]
+    return lines.take(order), places

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 from metering.cloudevents import USAGE_BATCH_TYPE, check_headers
 from metering.errors import UnreadableUsage
-from metering.frame import Document, sieve
+from metering.frame import Document, Frame, sieve
 from metering.records import usage_of_payload
 from metering.usage_columns import document_of, is_columns
 
@@ -24,16 +24,31 @@ class Message:
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-def read(messages: Sequence[Message]) -> list[Document | UnreadableUsage]:
-    """Each message's event as ``metering.usage_columns`` has it. Those that are sent in columns
-    are looked at together; any other, and any that is not plain, by itself."""
-    found: list[Document | UnreadableUsage | None] = [_in_columns(m) for m in messages]
-    at = [n for n, document in enumerate(found) if isinstance(document, dict)]
-    plain = sieve([found[n] for n in at])  # type: ignore[misc]  # `at` are the documents
-    for n, is_plain in zip(at, plain, strict=True):
-        if not is_plain:
-            found[n] = None
-    return [_by_itself(m) if f is None else f for m, f in zip(messages, found, strict=True)]
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Each message's event as ``metering.usage_columns`` has it, or what is wrong with it; with the
+    frame of them all, where that was made on the way."""
+
+    events: list[Document | UnreadableUsage]
+    frame: Frame | None
+
+
+def read(messages: Sequence[Message]) -> Read:
+    """Events that are sent in columns are looked at together; any other, and any that is not
+    plain, by itself."""
+    found = [_in_columns(m) for m in messages]
+    documents = [f for f in found if isinstance(f, dict)]
+    plain, frame = sieve(documents)
+    if frame is not None and len(documents) == len(messages):
+        return Read([*documents], frame)
+    is_plain = iter(plain)
+    return Read(
+        [
+            _by_itself(m) if f is None or (isinstance(f, dict) and not next(is_plain)) else f
+            for m, f in zip(messages, found, strict=True)
+        ],
+        None,
+    )
 
 
 def _in_columns(message: Message) -> Document | UnreadableUsage | None:

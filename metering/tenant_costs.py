@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, create_model
 from pydantic_core import to_json
 
-from metering.columns import Coded, Ints
+from metering.columns import Coded, Column, Ints, constant
 from metering.costs import CostLine
 from metering.lines import MONEY, CostLines, by_tenant
 from metering.money import ATTO_PER_USD
@@ -18,6 +18,7 @@ from metering.usage import Frozen, Name
 
 MAX_LINES = 500
 """In a message. With the longest names it has some 8 MB, else a tenth of that."""
+_FIRST = np.array([0])
 _NAMES = tuple(n for n in CostLine.model_fields if n != "tenant")
 
 
@@ -46,16 +47,19 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
     """(tenant, message) for each tenant, several where it has many lines; they keep their order."""
     if lines.count == 0:
         return
-    columns = {name: _values(lines, name) for name in _NAMES}
-    same = {name: v[0] for name, v in columns.items() if v.count(v[0]) == len(v)}
-    varying = [name for name in _NAMES if name not in same]
-    for tenant, rows in by_tenant(lines):
-        for own in _cut(rows.tolist(), MAX_LINES):
-            document = {"tenant": tenant, "lines": len(own), **same}
-            for name in varying:
-                values = columns[name]
-                document[name] = [values[n] for n in own]
-            yield tenant, to_json(document)
+    ordered, places = by_tenant(lines)
+    same: dict[str, Any] = {}
+    varying: dict[str, list[Any]] = {}
+    for name in _NAMES:
+        if constant(ordered.columns[name]):
+            same[name] = _values(name, ordered.columns[name].take(_FIRST))[0]
+        else:
+            varying[name] = _values(name, ordered.columns[name])
+    for tenant, first, end in places:
+        for start in range(first, end, MAX_LINES):
+            stop = min(end, start + MAX_LINES)
+            own = {name: values[start:stop] for name, values in varying.items()}
+            yield tenant, to_json({"tenant": tenant, "lines": stop - start, **same, **own})
 
 
 def lines_in(value: bytes) -> list[CostLine]:
@@ -74,8 +78,7 @@ def lines_in(value: bytes) -> list[CostLine]:
     return [CostLine.model_validate(dict(zip(spread, row, strict=True))) for row in rows]
 
 
-def _values(lines: CostLines, name: str) -> list[Any]:
-    column = lines.columns[name]
+def _values(name: str, column: Column) -> list[Any]:
     if name in MONEY and isinstance(column, Ints):
         return _dollars(column)
     if name == "usd_per_gpu_hour" and isinstance(column, Coded):
@@ -95,8 +98,3 @@ def _dollars(column: Ints) -> list[str | None]:
         for n in np.flatnonzero(~column.known).tolist():
             texts[n] = None
     return texts
-
-
-def _cut(values: list[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
