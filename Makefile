@@ -4,10 +4,11 @@ SHELL := /bin/bash
 
 APP := .venv
 TRITON := .venv-triton
+BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .PHONY: help env demo up test check lint types imports compose faults-triton bench-triton bench-log \
-  bench-front locks clean
+  bench-front bench-stream profile locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +29,12 @@ $(TRITON)/.done: locks/triton.txt | $(filter .tools/bin/uv,$(UV))
 	@echo "» Triton's environment ($(TRITON))"
 	$(UV) venv --quiet --allow-existing --no-project --python '>=3.11,<3.13' $(TRITON)
 	$(UV) pip sync --quiet --python $(TRITON)/bin/python --require-hashes locks/triton.txt
+	@touch $@
+
+$(BENCH)/.done: locks/bench.txt | $(filter .tools/bin/uv,$(UV))
+	@echo "» the environment of what the stream is compared with ($(BENCH))"
+	$(UV) venv --quiet --allow-existing --no-project --python '>=3.11' $(BENCH)
+	$(UV) pip sync --quiet --python $(BENCH)/bin/python --require-hashes locks/bench.txt
 	@touch $@
 
 env: $(APP)/.done $(TRITON)/.done ## both environments, from the lock files
@@ -68,15 +75,23 @@ bench-log: $(APP)/.done ## what the usage log costs: µs per append by fsync pol
 bench-front: env ## what a front costs: the time of one more hop, and requests a second (QUICK=1: 30 s)
 	$(APP)/bin/python -m benchmarks.bench_front
 
-locks: | $(filter .tools/bin/uv,$(UV)) ## resolve both environments anew
+bench-stream: $(APP)/.done $(BENCH)/.done ## requests per core: the worker beside a bare loop, plain Faust and Quix Streams (QUICK=1: 70 s)
+	$(APP)/bin/python -m benchmarks.bench_stream
+
+profile: $(APP)/.done ## where the worker's time goes, stage by stage, without Kafka and ClickHouse (QUICK=1: 10 s)
+	$(APP)/bin/python -m benchmarks.profile_worker
+
+locks: | $(filter .tools/bin/uv,$(UV)) ## resolve all environments anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --extra embedded --group dev --output-file locks/app.txt pyproject.toml
 	$(UV) pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_35 --generate-hashes \
 	  --no-emit-index-url --excludes locks/triton.excludes --output-file locks/triton.txt locks/triton.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --output-file locks/bench.txt locks/bench.in
 	$(UV) pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_35 --generate-hashes \
 	  --no-emit-index-url --excludes locks/triton.excludes --constraints locks/triton.txt \
 	  --output-file deploy/triton.txt deploy/triton.in
 	$(APP)/bin/python -m streams.stack.jars
 
 clean: ## environments and everything made
-	rm -rf $(APP) $(TRITON) .tools build .meter
+	rm -rf $(APP) $(TRITON) $(BENCH) .tools build .meter

@@ -1,0 +1,160 @@
+"""What the stream processor does per core, beside what it could at most and what others do:
+``make bench-stream``, or with ``QUICK=1``.
+
+One pre-filled topic on the real Kafka; in each round every side reads it from its start, in a
+process of its own on the same core, for as long as the others. First batches of 32 requests, then
+of 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.report import Figure, show, write
+from benchmarks.stream.events import COHORTS, messages, price_book
+from benchmarks.stream.figures import Ratio, figures_of
+from benchmarks.stream.measure import Rate, measure
+from benchmarks.stream.progress import Asked
+from benchmarks.stream.sides import BARE, FAUST, QUIX, SIDES, WORKER, start_of
+from streams.publisher import Publisher
+from streams.settings import Settings
+from streams.stack.config import StackConfig
+from streams.stack.places import REPO
+from streams.stack.stack import Stack
+
+RESULTS = REPO / "build" / "results" / "bench_stream.json"
+FILL_AT_ONCE = 2_000
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Sides on a topic whose batches have one size, and what is claimed of them."""
+
+    batch_size: int
+    requests: int
+    sides: Sequence[str]
+    ratios: Sequence[Ratio]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """``seconds`` are from a side's first word on, or less where it comes to the topic's end."""
+
+    rounds: int
+    seconds: float
+    batched: int
+    single: int
+
+
+FULL = Sizes(rounds=5, seconds=12.0, batched=2_000_000, single=400_000)
+QUICK = Sizes(rounds=1, seconds=3.0, batched=640_000, single=32_000)
+
+
+def tables(sizes: Sizes) -> tuple[Table, Table]:
+    return (
+        Table(
+            32,
+            sizes.batched,
+            SIDES,
+            (Ratio(WORKER, FAUST, 40), Ratio(WORKER, QUIX, 5), Ratio(WORKER, BARE, 0.25)),
+        ),
+        Table(1, sizes.single, (WORKER, FAUST), (Ratio(WORKER, FAUST, 4),)),
+    )
+
+
+async def run(table: Table, sizes: Sizes, seed: int, say: Say) -> dict[str, Figure]:
+    folder = Path(tempfile.mkdtemp(prefix="meter-bench-"))
+    others, own = divided(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, others)  # and so whatever is started from here on
+    try:
+        book = folder / "bench-prices.toml"
+        book.write_text(price_book())
+        config = StackConfig(folder, price_book=book, preferred_ports=False)
+        async with Stack(config, say, only=("topics", "schema")) as stack:
+            await fill(table, stack.settings, seed, say)
+            async with Asked(stack.settings, table.batch_size) as asked:
+                rates = await rounds(table, sizes, stack.settings, asked, cores=own, say=say)
+    finally:
+        os.sched_setaffinity(0, before)
+        shutil.rmtree(folder, ignore_errors=True)
+    return figures_of(rates, table.ratios, table.batch_size)
+
+
+async def rounds(
+    table: Table, sizes: Sizes, settings: Settings, asked: Asked, *, cores: set[int], say: Say
+) -> dict[str, list[Rate]]:
+    """Every side in each round, another one first each time."""
+    rates: dict[str, list[Rate]] = {side: [] for side in table.sides}
+    for number in range(sizes.rounds):
+        say(f"batches of {table.batch_size}: round {number + 1} of {sizes.rounds}")
+        first = number % len(table.sides)
+        for side in (*table.sides[first:], *table.sides[:first]):
+            start = start_of(side, str(number), settings, settings.state_dir / "bench")
+            rate = await measure(start, asked, seconds=sizes.seconds, cores=cores, say=say)
+            rates[side].append(rate)
+    return rates
+
+
+def divided(cores: set[int]) -> tuple[set[int], set[int]]:
+    """The last core is the sides', the others are Kafka's and ClickHouse's."""
+    *others, last = sorted(cores)
+    return set(others) or {last}, {last}
+
+
+async def fill(table: Table, settings: Settings, seed: int, say: Say) -> None:
+    publisher = Publisher(settings)
+    await publisher.start()
+    try:
+        waiting, sent, size = [], 0, 0
+        for record in messages(
+            table.requests, table.batch_size, seed=seed, until_ns=time.time_ns()
+        ):
+            waiting.append(record)
+            size += len(record.value)
+            if len(waiting) == FILL_AT_ONCE:
+                await publisher.publish(waiting)
+                sent += len(waiting)
+                waiting = []
+                if sent % (10 * FILL_AT_ONCE) == 0:
+                    say(f"filling the topic: {sent * table.batch_size:,} of {table.requests:,}")
+        await publisher.publish(waiting)
+        sent += len(waiting)
+    finally:
+        await publisher.stop()
+    say(
+        f"{sent * table.batch_size:,} requests of {COHORTS} cohorts in {sent:,} messages "
+        f"of {size / sent:,.0f} bytes"
+    )
+
+
+def main() -> None:
+    sizes = QUICK if os.environ.get("QUICK") == "1" else FULL
+    seed = int(os.environ.get("SEED", "1"))
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
+
+    figures: dict[str, Figure] = {}
+    for table in tables(sizes):
+        found = asyncio.run(run(table, sizes, seed, say))
+        show(f"requests in batches of {table.batch_size}, rounds: {sizes.rounds}", found)
+        figures |= found
+    figures["took"] = Figure(round(time.monotonic() - begun), "s")
+    write(RESULTS, figures)
+    print(f"written to {RESULTS.relative_to(REPO)}")
+    sys.exit(any(figure.holds is False for figure in figures.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Where the worker's time goes: ``make profile``, or with ``QUICK=1``.
+
+The worker's processor on messages that are made beforehand, in takes as Faust hands them over. What
+is written is made ready and then dropped: there is no Kafka and no ClickHouse here, so their
+clients and Faust itself are not in it. ``make bench-stream`` says what all of it takes together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import io
+import os
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from benchmarks.profiling.stages import Stopwatches
+from benchmarks.report import Figure, write
+from benchmarks.stream.events import messages, price_book
+from metering.ledger import Ledger, Message
+from sinks.clickhouse.connection import ClickHouseTarget
+from sinks.clickhouse.writer import ClickHouseWriter
+from sinks.prometheus import WorkerMetrics
+from streams.publisher import Record
+from streams.stack.places import REPO
+from streams.worker.app import TAKE_MESSAGES
+from streams.worker.book import PriceBookFile
+from streams.worker.processor import Processor
+
+RESULTS = REPO / "build" / "results" / "profile_worker.json"
+BATCH_SIZE = 32
+BAR = 40
+HOTTEST = 15
+STAGES = {
+    "decode": ("metering.ledger:usage_of_payload", "metering.ledger:check_headers"),
+    "price": ("metering.ledger:price_batch",),
+    "windows": ("metering.ledger:count", "metering.ledger:advance"),
+    "deduplicate, the rest of take": ("streams.worker.processor:take",),
+    "windows that close": ("streams.worker.processor:tell",),
+    "columns for ClickHouse": (
+        "sinks.clickhouse.writer:_line_columns",
+        "sinks.clickhouse.writer:_window_columns",
+    ),
+    "events for Kafka": (
+        "streams.worker.processor:line_record",
+        "streams.worker.processor:window_record",
+        "streams.worker.processor:refusal_record",
+    ),
+    "save the ledger": ("streams.worker.processor:to_bytes",),
+    "count metrics": ("streams.worker.processor:Processor._count",),
+}
+
+
+class Unsent(ClickHouseWriter):
+    """Columns are made of the rows, and dropped."""
+
+    def _insert(
+        self, table: str, rows: Sequence[Any], columns: Callable[[Sequence[Any]], object]
+    ) -> None:
+        del table
+        if rows:
+            columns(rows)
+
+
+class Unpublished:
+    async def publish(self, records: Sequence[Record]) -> None: ...
+
+
+def processor(folder: Path) -> Processor:
+    async def save(_partition: int, _snapshot: bytes) -> None: ...
+
+    async def end_offset(_partition: int) -> int | None:
+        return None
+
+    async def nothing(_partition: int, _first: int, end: int) -> tuple[list[Message], int]:
+        return [], end
+
+    book = folder / "prices.toml"
+    book.write_text(price_book())
+    return Processor(
+        0,
+        ledger=Ledger(),
+        prices=PriceBookFile(book),
+        writer=Unsent(ClickHouseTarget("http://127.0.0.1:1")),
+        publisher=Unpublished(),  # type: ignore[arg-type]
+        save=save,
+        end_offset=end_offset,
+        read_stretch=nothing,
+        metrics=WorkerMetrics(CollectorRegistry()),
+    )
+
+
+async def handle(takes: Sequence[Sequence[Message]], folder: Path) -> None:
+    worker = processor(folder)
+    for own in takes:
+        await worker.handle(own)
+
+
+def made(requests: int, seed: int) -> list[list[Message]]:
+    now_ns = time.time_ns()
+    all_ = [
+        Message(offset, now_ns, record.value, tuple(record.headers))
+        for offset, record in enumerate(messages(requests, BATCH_SIZE, seed=seed, until_ns=now_ns))
+    ]
+    return [all_[n : n + TAKE_MESSAGES] for n in range(0, len(all_), TAKE_MESSAGES)]
+
+
+def staged(takes: Sequence[Sequence[Message]], folder: Path, requests: int) -> dict[str, float]:
+    """µs per request by stage."""
+    watches = Stopwatches(STAGES)
+    with watches.in_place():
+        begun_ns = time.perf_counter_ns()
+        asyncio.run(handle(takes, folder))
+        whole_ns = time.perf_counter_ns() - begun_ns
+    rest = {"handing over, waiting for threads": whole_ns - sum(watches.own_ns.values())}
+    return {name: ns / requests / 1e3 for name, ns in (watches.own_ns | rest).items()}
+
+
+def drawn(stages: dict[str, float]) -> str:
+    whole = sum(stages.values())
+    lines = [f"{'stage':<36}{'µs/request':>10}{'share':>8}"]
+    for name, taken in stages.items():
+        share = taken / whole
+        bar = "█" * round(share * BAR)
+        lines.append(f"{name:<36}{taken:>10.2f}{share:>8.1%}  {bar}".rstrip())
+    lines.append(f"{'all':<36}{whole:>10.2f}{'':>8}  {1e6 / whole:,.0f} requests/s")
+    return "\n".join(lines)
+
+
+def hottest(takes: Sequence[Sequence[Message]], folder: Path) -> str:
+    """By cProfile, which makes each call dearer than it is; what threads do is not in it."""
+    profile = cProfile.Profile()
+    profile.runcall(asyncio.run, handle(takes, folder))
+    out = io.StringIO()
+    pstats.Stats(profile, stream=out).strip_dirs().sort_stats("tottime").print_stats(HOTTEST)
+    return out.getvalue().strip()
+
+
+def main() -> None:
+    requests = 32_000 if os.environ.get("QUICK") == "1" else 256_000
+    seed = int(os.environ.get("SEED", "1"))
+    print(f"making {requests:,} requests in batches of {BATCH_SIZE}", flush=True)
+    takes = made(requests, seed)
+    with tempfile.TemporaryDirectory(prefix="meter-profile-") as name:
+        folder = Path(name)
+        print("with stopwatches", flush=True)
+        stages = staged(takes, folder, requests)
+        print(drawn(stages))
+        print("with cProfile", flush=True)
+        print(hottest(takes[: max(1, len(takes) // 4)], folder))
+    whole = sum(stages.values())
+    figures = {
+        name: Figure(round(taken, 3), "us/request", spread=f"{taken / whole:.1%}")
+        for name, taken in stages.items()
+    }
+    figures["all"] = Figure(round(whole, 3), "us/request")
+    write(RESULTS, figures)
+    print(f"written to {RESULTS.relative_to(REPO)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

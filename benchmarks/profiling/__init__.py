@@ -1,0 +1,1 @@
+"""Where the worker's time goes, stage by stage."""

@@ -1,0 +1,1 @@
+"""What the stream processor is compared with, and how."""
