@@ -21,7 +21,7 @@ SAFE = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """Few distinct values: row ``n`` has ``values[codes[n]]``."""
+    """Few values, all distinct: row ``n`` has ``values[codes[n]]``."""
 
     values: Sequence[Any]
     codes: NDArray[np.int32]
@@ -85,6 +85,12 @@ def coded(values: Sequence[Any]) -> Coded:
     places: dict[Any, int] = {}
     codes = [places.setdefault(value, len(places)) for value in values]
     return Coded(list(places), np.array(codes, np.int32))
+
+
+def recoded(values: Sequence[Any], codes: NDArray[np.int32]) -> Coded:
+    """``values[codes[n]]`` in row ``n``; ``values`` need not be distinct."""
+    few = coded(values)
+    return Coded(few.values, few.codes[codes])
 
 
 def fits(values: Whole, count: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import Coded, Column, Ints, Texts, Whole, coded
+from metering.columns import Column, Ints, Texts, Whole, recoded
 from metering.division import divide, divide_in_two
 from metering.errors import UnknownPrice
 from metering.frame import Frame
@@ -43,8 +43,7 @@ def price(frame: Frame, book: PriceBook) -> CostLines:
     columns["output_gpu_ns"] = Ints(frame.of_request("gpu_ns") - frame.of_request("input_gpu_ns"))
     payer = frame.of_request("payer")
     for n, name in enumerate(PAYER):
-        few = coded([p[n] for p in frame.payers])
-        columns[name] = Coded(few.values, few.codes[payer])
+        columns[name] = recoded([p[n] for p in frame.payers], payer)
     columns |= _costs(frame, _prices(frame, book))
     return CostLines(len(frame.batch), columns)
 
@@ -68,7 +67,6 @@ def _costs(frame: Frame, prices: list[GpuHourPrice | None]) -> dict[str, Column]
     places = {key: n for n, key in enumerate(distinct)}
     codes = np.array([places[id(p)] for p in prices], np.int32)[frame.batch]
     few = list(distinct.values())
-    priced = Coded(["unpriced" if p is None else "priced" for p in few], codes)
     known = np.array([p is not None for p in few], np.bool_)[codes]
     nano = {key: 0 if p is None else p.nano_usd_per_gpu_hour for key, p in distinct.items()}
     wholes = _whole([
@@ -80,9 +78,11 @@ def _costs(frame: Frame, prices: list[GpuHourPrice | None]) -> dict[str, Column]
     inputs = divide_in_two(total, input_gpu_ns, gpu_ns - input_gpu_ns)
     told = None if known.all() else known
     return {
-        "pricing_status": priced,
-        "price_id": Coded(["" if p is None else p.id for p in few], codes),
-        "usd_per_gpu_hour": Coded([None if p is None else p.usd_per_gpu_hour for p in few], codes),
+        "pricing_status": recoded(["unpriced" if p is None else "priced" for p in few], codes),
+        "price_id": recoded(["" if p is None else p.id for p in few], codes),
+        "usd_per_gpu_hour": recoded(
+            [None if p is None else p.usd_per_gpu_hour for p in few], codes
+        ),
         "cost_usd": Ints(total, told),
         "input_cost_usd": Ints(inputs, told),
         "output_cost_usd": Ints(total - inputs, told),
@@ -94,8 +94,3 @@ def _whole(values: list[int]) -> Whole:
         return np.array(values, np.int64)
     except OverflowError:
         return np.array(values, object)
-
-
-def zeroes(column: Ints) -> NDArray[Any]:
-    """The values, 0 where there is none."""
-    return column.values if column.known is None else np.where(column.known, column.values, 0)

@@ -1,7 +1,7 @@
-"""How a message is decoded: the worker's own function, and all that the bare loop calls."""
+"""How a message is decoded: the worker's own way, and all that the bare loop does with it."""
 
 from __future__ import annotations
 
-from metering.records import usage_of_payload as decode
+from pydantic_core import from_json as decode
 
 __all__ = ["decode"]

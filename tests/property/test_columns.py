@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.apportion import largest_remainder
+from metering.columns import Coded
 from metering.counting import count_lines
 from metering.division import divide, divide_in_two
 from metering.errors import UnreadableUsage
@@ -36,7 +37,9 @@ BOOK = parse_price_book(
     '[[gpu_hour]]\nid = "a"\naccelerator = "cpu"\nregion = "*"\n'
     'usd_per_gpu_hour = "1.7"\neffective_from = 2020-01-01T00:00:00Z\n'
     '[[gpu_hour]]\nid = "b"\naccelerator = "gpu"\nregion = "eu"\n'
-    'usd_per_gpu_hour = "987654321.987654321"\neffective_from = 2020-01-01T00:00:00Z\n',
+    'usd_per_gpu_hour = "987654321.987654321"\neffective_from = 2020-01-01T00:00:00Z\n'
+    '[[gpu_hour]]\nid = "a"\naccelerator = "gpu"\nregion = "us"\n'
+    'usd_per_gpu_hour = "1.7"\neffective_from = 2020-01-01T00:00:00Z\n',
     "book",
 )
 EXECUTED = [s for s in get_args(Outcome) if s not in UNEXECUTED]
@@ -121,7 +124,11 @@ def test_lines_cost_in_columns_what_they_cost_one_by_one(
 ) -> None:
     found = data.draw(batches(batch_of))
     expected = [line for batch in found for line in price_batch(batch, BOOK)]
-    assert list(price(frame_in(found), BOOK)) == expected
+    lines = price(frame_in(found), BOOK)
+    assert list(lines) == expected
+    for column in lines.columns.values():
+        if isinstance(column, Coded):
+            assert len(set(column.values)) == len(column.values), "ClickHouse takes no others"
 
 
 @given(st.data(), st.integers(0, 200))
