@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from metering.windows import Tally, Window, WindowKey, WindowState, close, forge
 
 NS_PER_SECOND = 10**9
 _FORMAT = 1
+_counts = attrgetter(*(f.name for f in fields(Tally)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ def to_bytes(ledger: Ledger) -> bytes:
                 key.seconds,
                 window.final,
                 sorted(window.dirty),
-                [[*cohort, *astuple(tally)] for cohort, tally in window.cohorts.items()],
+                [[*cohort, *_counts(tally)] for cohort, tally in window.cohorts.items()],
             ]
             for key, window in state.windows.items()
         ],

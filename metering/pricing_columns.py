@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from metering.columns import Column, Ints, Texts, Whole, recoded
 from metering.division import divide, divide_in_two

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 from pydantic_core import to_json
 
 from metering.columns import Coded, Column, Ints, constant
@@ -22,10 +22,17 @@ _FIRST = np.array([0])
 _NAMES = tuple(n for n in CostLine.model_fields if n != "tenant")
 
 
-def _either(name: str) -> Any:
-    """The type of a line's field, or a list of it."""
+class Dictionary(BaseModel):
+    """A column of few values: line ``n`` has ``values[codes[n]]``."""
+
+    values: list[Any]
+    codes: list[int]
+
+
+def _any_of_three(name: str) -> Any:
+    """The type of a line's field, a list of it, or a dictionary."""
     annotation = CostLine.model_fields[name].rebuild_annotation()
-    return annotation | list[annotation]  # type: ignore[valid-type]  # it is one at run time
+    return annotation | list[annotation] | Dictionary  # type: ignore[valid-type]  # at run time
 
 
 TenantCosts = create_model(
@@ -33,13 +40,14 @@ TenantCosts = create_model(
     __base__=Frozen,
     __doc__="""Some of a tenant's requests, priced.
 
-    The fields are those of a line (``CostLine``). Each is a list with an entry for each of the
-    ``lines``, or one value that all of them have. A line is identified by its ``source``,
+    The fields are those of a line (``CostLine``). Each is one value that all of the ``lines``
+    have, or a list with an entry for each, or an object with the few ``values`` that there are and
+    ``codes``, an entry for each line that points into them. A line is identified by its ``source``,
     ``sequence`` and ``position``: one that comes again, in another message too, is the same line.
     """,
     tenant=(Name, ...),
     lines=(int, Field(ge=1)),
-    **{name: (_either(name), ...) for name in _NAMES},  # type: ignore[call-overload]  # fields by name
+    **{name: (_any_of_three(name), ...) for name in _NAMES},  # type: ignore[call-overload]  # fields by name
 )
 
 
@@ -49,17 +57,34 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
         return
     ordered, places = by_tenant(lines)
     same: dict[str, Any] = {}
-    varying: dict[str, list[Any]] = {}
+    few: dict[str, tuple[list[Any], list[int]]] = {}
+    each: dict[str, list[Any]] = {}
     for name in _NAMES:
-        if constant(ordered.columns[name]):
-            same[name] = _values(name, ordered.columns[name].take(_FIRST))[0]
+        column = ordered.columns[name]
+        if constant(column):
+            same[name] = _values(name, column.take(_FIRST))[0]
+        elif isinstance(column, Coded):
+            few[name] = _texts(name, column.values), column.codes.tolist()
         else:
-            varying[name] = _values(name, ordered.columns[name])
+            each[name] = _values(name, column)
     for tenant, first, end in places:
         for start in range(first, end, MAX_LINES):
             stop = min(end, start + MAX_LINES)
-            own = {name: values[start:stop] for name, values in varying.items()}
-            yield tenant, to_json({"tenant": tenant, "lines": stop - start, **same, **own})
+            document = {"tenant": tenant, "lines": stop - start, **same}
+            for name, values in each.items():
+                document[name] = values[start:stop]
+            for name, (values, codes) in few.items():
+                document[name] = _dictionary(values, codes[start:stop])
+            yield tenant, to_json(document)
+
+
+def _dictionary(values: list[Any], codes: list[int]) -> dict[str, list[Any]]:
+    """With the values alone that are used."""
+    used = sorted(set(codes))
+    if len(used) == len(values):
+        return {"values": values, "codes": codes}
+    places = dict(zip(used, range(len(used)), strict=True))
+    return {"values": [values[n] for n in used], "codes": [places[c] for c in codes]}
 
 
 def lines_in(value: bytes) -> list[CostLine]:
@@ -70,21 +95,29 @@ def lines_in(value: bytes) -> list[CostLine]:
     """
     document: Mapping[str, Any] = json.loads(value)
     count = document["lines"]
-    spread = {
-        name: document[name] if isinstance(document[name], list) else [document[name]] * count
-        for name in ("tenant", *_NAMES)
-    }
+    spread = {name: _spread(document[name], count) for name in ("tenant", *_NAMES)}
     rows = zip(*spread.values(), strict=True)
     return [CostLine.model_validate(dict(zip(spread, row, strict=True))) for row in rows]
+
+
+def _spread(column: Any, count: int) -> list[Any]:
+    if isinstance(column, dict):
+        return [column["values"][code] for code in column["codes"]]
+    return column if isinstance(column, list) else [column] * count
 
 
 def _values(name: str, column: Column) -> list[Any]:
     if name in MONEY and isinstance(column, Ints):
         return _dollars(column)
-    if name == "usd_per_gpu_hour" and isinstance(column, Coded):
-        texts = [None if price is None else f"{price:f}" for price in column.values]
-        return Coded(texts, column.codes).tolist()
+    if isinstance(column, Coded):
+        return Coded(_texts(name, column.values), column.codes).tolist()
     return column.tolist()
+
+
+def _texts(name: str, values: Sequence[Any]) -> list[Any]:
+    if name == "usd_per_gpu_hour":
+        return [None if price is None else f"{price:f}" for price in values]
+    return list(values)
 
 
 def _dollars(column: Ints) -> list[str | None]:

@@ -1,6 +1,7 @@
 """Columns of a message back to rows, apart from the code that wrote them: for audits.
 
-A column is a list with an entry for each row, or one value that all rows have.
+A column is a list with an entry for each row, one value that all rows have, or an object with few
+``values`` and each row's place among them (``codes``).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ def spread(columns: Mapping[str, Any], count: int, names: Sequence[str]) -> Iter
     Raises:
         KeyError, ValueError: a column is missing, or has another length.
     """
-    lists = [
-        value if isinstance(value := columns[name], list) else [value] * count for name in names
-    ]
+    lists = [_rows(columns[name], count) for name in names]
     for row in zip(range(count), *lists, strict=True):
         yield list(row[1:])
+
+
+def _rows(column: Any, count: int) -> list[Any]:
+    if isinstance(column, dict):
+        return [column["values"][code] for code in column["codes"]]
+    return column if isinstance(column, list) else [column] * count
 
 
 def requests_in(batch: Mapping[str, Any], names: Sequence[str]) -> list[list[Any]]:

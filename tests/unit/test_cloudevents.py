@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,7 +17,7 @@ from metering.cloudevents import (
     encode_headers,
     rfc3339,
 )
-from metering.costs import Anomaly, WindowRow
+from metering.costs import Anomaly, CostLine, WindowRow
 from metering.errors import UnreadableUsage
 from metering.ledger import Refusal
 from metering.lines import CostLines
@@ -176,3 +177,29 @@ def test_a_refused_message_keeps_its_bytes_and_its_headers_under_other_names() -
     assert given["original_ce_type"] == b"\xff"
     assert given["original_meter_reason"] == b"a lie"
     assert given["meter_detail"].startswith(b"half a surrogate")
+
+
+def test_tenants_lines_come_in_three_kinds_of_columns_and_read_back(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    batches = [
+        batch_of(n, model=f"m-{n % 3}", requests=[{"tenant": t} for t in ("a", "b", "a")])
+        for n in range(700)
+    ]
+    lines = [line for batch in batches for line in price_batch(batch, BOOK)]
+    records = lines_records(CostLines.of(lines), 0, (0, 699))
+    documents = [json.loads(r.value) for r in records]
+    assert [(d["tenant"], d["lines"]) for d in documents] == [
+        ("a", 500), ("a", 500), ("a", 400), ("b", 500), ("b", 200),
+    ]  # fmt: skip
+    first = documents[0]
+    assert first["region"] == "local"
+    assert first["model"]["values"] == ["m-0", "m-1", "m-2"]
+    assert first["position"][:4] == [0, 2, 0, 2]
+    read = [line for r in records for line in lines_in(r.value)]
+    assert sorted(read, key=_identity) == sorted(lines, key=_identity)
+    assert {TenantCosts.model_validate_json(r.value).tenant for r in records} == {"a", "b"}
+
+
+def _identity(line: CostLine) -> tuple[int, int]:
+    return line.sequence, line.position
