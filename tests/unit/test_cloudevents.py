@@ -173,3 +173,17 @@ def test_a_refused_message_keeps_its_bytes_and_its_headers_under_other_names() -
     assert given["original_ce_type"] == b"\xff"
     assert given["original_meter_reason"] == b"a lie"
     assert given["meter_detail"].startswith(b"half a surrogate")
+
+
+def test_no_two_cohorts_share_a_key_in_the_compacted_topic(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    cohorts = [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b"), ("größer", "b")]
+    state = WindowState()
+    for sequence, (tenant, model) in enumerate(cohorts):
+        batch = batch_of(sequence, model=model, requests=[{"tenant": tenant}])
+        count(state, price_batch(batch, BOOK), sequence, retention_ns=10**12)
+    rows = close(state, NOON_NS + 10**12, provisional=False)
+    keys = {window_record(row).key for row in rows}
+    assert len(keys) == len(rows) == 2 * len(cohorts)
+    assert f"10/{NOON_NS // 10**6}/größer/b".encode() in keys, "a plain name stays as it is"
