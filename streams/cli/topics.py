@@ -12,6 +12,8 @@ import click
 
 from metering.errors import MeteringError
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
+from streams.contract.asyncapi import asyncapi_document
+from streams.contract.schemas import topic_schemas
 from streams.stack.topics_admin import apply_topics
 from streams.topics_plan import TopicPlan, with_partitions
 
@@ -77,6 +79,29 @@ def apply(
         raise explain_absence(folder, exc) from exc
     _show(plans, as_json, "would be " if look_only else "")
     sys.exit(1 if check and any(plan.differs for plan in plans) else 0)
+
+
+@topics.command(short_help="The topics as an AsyncAPI 3.0 document.")
+def asyncapi() -> None:
+    """The topics as an AsyncAPI 3.0 document: channels, keys, headers, payloads.
+
+    It stands in docs/asyncapi.json.
+    """
+    click.echo(as_text(asyncapi_document()), nl=False)
+
+
+@topics.command(short_help="The schemas that a release is held to.")
+def schemas() -> None:
+    """The schemas that later releases are held to, topic by topic.
+
+    Those of the last release stand in docs/schemas/released.json.
+    """
+    click.echo(as_text(topic_schemas()), nl=False)
+
+
+def as_text(document: object) -> str:
+    """The same for the same document, and readable in a difference."""
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _override(text: str) -> tuple[str, int]:
