@@ -65,7 +65,7 @@ MESSAGES: tuple[Message, ...] = (
         key="the event's source, so that one source's batches keep their order",
         source="the payload's source",
         id="the payload's sequence",
-        time="the batch's end",
+        time=None,
         open_to_others=True,
     ),
     Message(

@@ -171,7 +171,7 @@ def published(batch_of: MakeBatch) -> list[Record]:
             USAGE_BATCHES,
             batch.source.encode(),
             batch.model_dump_json().encode(),
-            encode_headers(USAGE_BATCH_TYPE, batch.source, str(batch.sequence), batch.end_epoch_ns),
+            encode_headers(USAGE_BATCH_TYPE, batch.source, str(batch.sequence), None),
         ),
         *map(line_record, lines),
         *map(window_record, rows),
