@@ -7,8 +7,8 @@ TRITON := .venv-triton
 BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help env demo up test check lint types imports compose faults-triton bench-triton bench-log \
-  bench-front bench-stream profile locks clean
+.PHONY: help env demo up test check lint types imports compose contract release-contract \
+  faults-triton bench-triton bench-log bench-front bench-stream profile locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,12 @@ imports: $(APP)/.done ## who may import whom
 
 compose: $(APP)/.done ## the compose files, against the Compose specification's schema
 	$(APP)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.gpu.yml
+
+contract: $(APP)/.done ## the topics' AsyncAPI document, docs/asyncapi.json
+	$(APP)/bin/meter topics asyncapi > docs/asyncapi.json
+
+release-contract: contract ## at a release: what later ones are held to, docs/schemas/released.json
+	$(APP)/bin/meter topics schemas > docs/schemas/released.json
 
 faults-triton: env ## 50 kills, outages of the broker, a log at its cap and on a full disk, under load (QUICK=1: 90 s)
 	$(APP)/bin/python -m benchmarks.faults_triton

@@ -28,5 +28,5 @@ WORKDIR /var/lib/inference-meter
 # Fails the build, rather than the start, if a process can't be imported.
 RUN python -c "import streams.shipper.__main__, streams.sentinel.__main__, \
 streams.worker.__main__, streams.detection.__main__, streams.reconciler.__main__, \
-streams.stack.topics_admin"
+streams.cli.main"
 CMD ["python", "-m", "streams.worker"]

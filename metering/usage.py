@@ -37,9 +37,14 @@ LATEST = "latest"
 
 
 class Frozen(BaseModel):
-    """Events don't change; fields that a later version added are kept out, not refused."""
+    """Events don't change; fields that a later version added are kept out, not refused.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    In the schema of what is written every field is required, for every field is written.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", json_schema_serialization_defaults_required=True
+    )
 
 
 class RequestUsage(Frozen):

@@ -69,8 +69,15 @@ def lines_records(lines: CostLines, partition: int, offsets: tuple[int, int]) ->
     ]
 
 
+def window_key(row: WindowRow) -> str:
+    """Of this window and cohort alone: the topic is compacted, so two that share a key would lose
+    one of them. A slash within a name is written ``%2F``, and a percent sign ``%25``."""
+    tenant, model = (n.replace("%", "%25").replace("/", "%2F") for n in (row.tenant, row.model))
+    return f"{row.window_seconds}/{row.window_start_ms}/{tenant}/{model}"
+
+
 def window_record(row: WindowRow) -> Record:
-    cohort = f"{row.window_seconds}/{row.window_start_ms}/{row.tenant}/{row.model}"
+    cohort = window_key(row)
     return Record(
         COST_WINDOWS,
         cohort.encode(),

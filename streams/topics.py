@@ -15,14 +15,17 @@ COST_ANOMALIES = "cost.anomalies.v1"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it is created where it does not exist yet."""
+    """A topic as it should be. With ``one_reader`` more than one partition is a fault: whoever
+    reads it must see everything, in its order. ``configs`` are those that we care about."""
 
     name: str
     partitions: int
     configs: dict[str, str] = field(default_factory=dict)
+    one_reader: bool = False
 
 
-_WEEK_MS = str(7 * 24 * 3_600_000)
+_DAY_MS = 24 * 3_600_000
+_WEEK_MS = str(7 * _DAY_MS)
 LARGEST_FRAME_BYTES = 16 * 1024**2
 """A frame of the usage log must fit into a message, or it stops all that is behind it."""
 
@@ -37,6 +40,7 @@ TOPICS: tuple[Topic, ...] = (
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(LARGEST_FRAME_BYTES + 64 * 1024),
         },
+        one_reader=True,
     ),
     # What was refused, with its headers twice and the reason.
     Topic(
@@ -45,7 +49,7 @@ TOPICS: tuple[Topic, ...] = (
         {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES + 512 * 1024)},
     ),
     # One partition: a host's heartbeats keep their order.
-    Topic(USAGE_CAPACITY, 1, {"retention.ms": _WEEK_MS}),
+    Topic(USAGE_CAPACITY, 1, {"retention.ms": _WEEK_MS}, one_reader=True),
     Topic(USAGE_RECONCILIATION, 1, {"retention.ms": _WEEK_MS}),
     # Many lines of a tenant in a message.
     Topic(
@@ -53,6 +57,21 @@ TOPICS: tuple[Topic, ...] = (
         4,
         {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES)},
     ),
-    Topic(COST_WINDOWS, 1, {"retention.ms": _WEEK_MS}),
+    # Compacted: a row replaces the earlier rows of its window and cohort, and a window has up to
+    # one a second while it is open. Deleted too, after a month: a window's key never comes again,
+    # so compaction alone would keep one row of every window for ever. A day stays as it came: the
+    # detector's memory, and who was away for a night, see every step. A segment is closed once a
+    # day, for the open one is never compacted.
+    Topic(
+        COST_WINDOWS,
+        1,
+        {
+            "cleanup.policy": "compact,delete",
+            "retention.ms": str(30 * _DAY_MS),
+            "min.compaction.lag.ms": str(_DAY_MS),
+            "segment.ms": str(_DAY_MS),
+        },
+        one_reader=True,
+    ),
     Topic(COST_ANOMALIES, 1, {"retention.ms": _WEEK_MS}),
 )

@@ -15,6 +15,7 @@ from streams.cli.reconcile import reconcile
 from streams.cli.replay import replay
 from streams.cli.sql import sql
 from streams.cli.top import top
+from streams.cli.topics import topics
 from streams.cli.up import up
 
 
@@ -32,10 +33,11 @@ def meter() -> None:
                    meter top        unit costs, live
                    meter sql        any question
                    meter reconcile  metered usage against Triton's own counters
+    In production: meter topics     the Kafka topics, as they should be, and what they carry
     """
 
 
-for command in (demo, up, replay, top, sql, reconcile, calibrate, doctor):
+for command in (demo, up, replay, top, sql, reconcile, calibrate, topics, doctor):
     meter.add_command(command)
 
 

@@ -165,7 +165,10 @@ def plan(
             )
         )
     if wanted("topics"):
-        units.append(Step("topics", lambda: ensure_topics(settings), DEPENDS["topics"]))
+        own_kafka = config.kafka is None
+        units.append(
+            Step("topics", lambda: ensure_topics(settings, alter=own_kafka), DEPENDS["topics"])
+        )
     if wanted("schema"):
         target = clickhouse_target(settings)
         units.append(Step("schema", lambda: _migrate(target), DEPENDS["schema"]))

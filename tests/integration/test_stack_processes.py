@@ -156,7 +156,7 @@ async def test_kafka_keeps_its_data_through_a_kill_and_through_a_stop(tmp_path: 
     said: list[str] = []
     async with Stack(config, said.append, only=("topics",)) as stack:
         assert {topic.name for topic in TOPICS} <= await topics_on(stack.settings)
-        await ensure_topics(stack.settings)  # a second time changes nothing
+        await ensure_topics(stack.settings, alter=True)  # a second time changes nothing
         await produce(stack.settings, [b"before the kill"])
 
         before = stack.endpoints

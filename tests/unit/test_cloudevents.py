@@ -203,3 +203,17 @@ def test_tenants_lines_come_in_three_kinds_of_columns_and_read_back(
 
 def _identity(line: CostLine) -> tuple[int, int]:
     return line.sequence, line.position
+
+
+def test_no_two_cohorts_share_a_key_in_the_compacted_topic(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    cohorts = [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b"), ("größer", "b")]
+    state = WindowState()
+    for sequence, (tenant, model) in enumerate(cohorts):
+        batch = batch_of(sequence, model=model, requests=[{"tenant": tenant}])
+        count(state, price_batch(batch, BOOK), sequence, retention_ns=10**12)
+    rows = close(state, NOON_NS + 10**12, provisional=False)
+    keys = {window_record(row).key for row in rows}
+    assert len(keys) == len(rows) == 2 * len(cohorts)
+    assert f"10/{NOON_NS // 10**6}/größer/b".encode() in keys, "a plain name stays as it is"

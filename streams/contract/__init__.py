@@ -1,0 +1,1 @@
+"""The topics as a contract with others: what they carry, its schemas, and what may change."""
