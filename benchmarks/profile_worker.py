@@ -12,7 +12,6 @@ import cProfile
 import io
 import os
 import pstats
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -166,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -59,7 +59,7 @@ class Asked:
                 raise
             return 0
         done = sum(max(0, o.offset) for tp, o in offsets.items() if tp.topic == USAGE_BATCHES)
-        return done * self._batch_size
+        return int(done) * self._batch_size
 
     async def in_changelog(self, topic: str) -> int:
         """0 while there is no such topic."""
@@ -77,7 +77,7 @@ class Asked:
     async def _end(self, topic: str) -> int:
         partitions = (await self._admin.describe_topics([topic]))[0]["partitions"]
         tps = [TopicPartition(topic, p["partition"]) for p in partitions]
-        return sum((await self._consumer.end_offsets(tps)).values())
+        return int(sum((await self._consumer.end_offsets(tps)).values()))
 
 
 HowFar = Callable[[Asked], Awaitable[int]]

@@ -17,6 +17,7 @@ from sinks.clickhouse.connection import connect
 from streams.settings import Settings
 from streams.stack.places import REPO
 from streams.stack.ports import HOST, PortBook
+from streams.stack.probes import quiet_aiokafka
 from streams.stack.services import own_env
 from streams.targets import clickhouse_target
 from streams.topics import USAGE_BATCHES
@@ -111,11 +112,13 @@ async def _forget_worker(settings: Settings) -> None:
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), group_id=APP_ID, enable_auto_commit=False
     )
-    await consumer.start()
+    with quiet_aiokafka():  # the first who asks for a group makes Kafka's topic of groups
+        await consumer.start()
     try:
         tps = [TopicPartition(USAGE_BATCHES, p) for p in partitions]
         consumer.assign(tps)
-        await consumer.commit(dict.fromkeys(tps, 0))
+        with quiet_aiokafka():
+            await consumer.commit(dict.fromkeys(tps, 0))
     finally:
         await consumer.stop()
 
