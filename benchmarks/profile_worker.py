@@ -23,7 +23,8 @@ from prometheus_client import CollectorRegistry
 from benchmarks.profiling.stages import Stopwatches
 from benchmarks.report import Figure, write
 from benchmarks.stream.events import messages, price_book
-from metering.ledger import Ledger, Message
+from metering.ledger import Ledger
+from metering.messages import Message
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import WorkerMetrics
@@ -38,17 +39,17 @@ BATCH_SIZE = 32
 BAR = 40
 HOTTEST = 15
 STAGES = {
-    "decode": ("metering.ledger:usage_of_payload", "metering.ledger:check_headers"),
-    "price": ("metering.ledger:price_batch",),
-    "windows": ("metering.ledger:count", "metering.ledger:advance"),
+    "read": ("metering.ledger:read", "metering.ledger:frame_of"),
+    "price": ("metering.ledger:price",),
+    "windows": ("metering.ledger:count_lines",),
     "deduplicate, the rest of take": ("streams.worker.processor:take",),
     "windows that close": ("streams.worker.processor:tell",),
     "columns for ClickHouse": (
-        "sinks.clickhouse.writer:_line_columns",
+        "sinks.clickhouse.writer:table_of",
         "sinks.clickhouse.writer:_window_columns",
     ),
     "events for Kafka": (
-        "streams.worker.processor:line_record",
+        "streams.worker.processor:lines_records",
         "streams.worker.processor:window_record",
         "streams.worker.processor:refusal_record",
     ),
@@ -60,12 +61,7 @@ STAGES = {
 class Unsent(ClickHouseWriter):
     """Columns are made of the rows, and dropped."""
 
-    def _insert(
-        self, table: str, rows: Sequence[Any], columns: Callable[[Sequence[Any]], object]
-    ) -> None:
-        del table
-        if rows:
-            columns(rows)
+    def _send(self, table: str, rows: int, insert: Callable[[Any, str], object]) -> None: ...
 
 
 class Unpublished:

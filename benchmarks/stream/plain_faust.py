@@ -7,6 +7,7 @@ stores no lines, and publishes nothing but the table's changelog: less work than
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import faust
@@ -17,12 +18,13 @@ given = Given.from_env()
 USD_PER_GPU_NS = given.usd_per_gpu_ns()
 
 
-class Request(faust.Record):
-    request_id: str
-    tenant: str
-    input_tokens: int
-    output_tokens: int
-    gpu_ns: int
+class Requests(faust.Record):
+    """Column by column; ``payer`` is each request's place in ``payers``."""
+
+    request_id: list[str]
+    payers: list[list[Any]]
+    payer: Any
+    gpu_ns: Any
 
 
 class Batch(faust.Record, serializer="json"):
@@ -32,7 +34,7 @@ class Batch(faust.Record, serializer="json"):
     accelerator: str
     region: str
     end_epoch_ns: int
-    requests: list[Request]
+    requests: Requests
 
 
 app = faust.App(
@@ -59,14 +61,21 @@ costs = (
 )
 
 
+def each(requests: Requests) -> Iterator[tuple[str, int]]:
+    """(tenant, GPU ns) of each request."""
+    count = len(requests.request_id)
+    columns = (requests.payer, requests.gpu_ns)
+    payers, gpu_ns = (c if isinstance(c, list) else [c] * count for c in columns)
+    for payer, own_ns in zip(payers, gpu_ns, strict=True):
+        yield requests.payers[payer][0], own_ns
+
+
 @app.agent(usage)
 async def price(batches: Any) -> None:
     async for batch in batches:
         usd_per_gpu_ns = USD_PER_GPU_NS[batch.accelerator, batch.region]
-        for request in batch.requests:
-            costs[f"{request.tenant}|{batch.model}|{batch.region}"] += (
-                request.gpu_ns * usd_per_gpu_ns
-            )
+        for tenant, gpu_ns in each(batch.requests):
+            costs[f"{tenant}|{batch.model}|{batch.region}"] += gpu_ns * usd_per_gpu_ns
 
 
 if __name__ == "__main__":

@@ -26,12 +26,17 @@ def ended_ms(value: Any, _headers: Any, _timestamp: float, _kind: Any) -> int:
 def expand(batch: dict[str, Any]) -> list[dict[str, Any]]:
     usd_per_gpu_ns = USD_PER_GPU_NS[batch["accelerator"], batch["region"]]
     model, region = batch["model"], batch["region"]
+    requests = batch["requests"]
+    count = len(requests["request_id"])
+    payers, gpu_ns = (
+        c if isinstance(c, list) else [c] * count for c in (requests["payer"], requests["gpu_ns"])
+    )
     return [
         {
-            "cohort": f"{request['tenant']}|{model}|{region}",
-            "cost_usd": request["gpu_ns"] * usd_per_gpu_ns,
+            "cohort": f"{requests['payers'][payer][0]}|{model}|{region}",
+            "cost_usd": own_ns * usd_per_gpu_ns,
         }
-        for request in batch["requests"]
+        for payer, own_ns in zip(payers, gpu_ns, strict=True)
     ]
 
 

@@ -15,9 +15,12 @@ REMEMBERED = 100_000  # identities: delivery is at least once
 
 
 def per_line(event, field):
-    """One value a line: a field is a list with an entry a line, or one value for all of them."""
-    value = event.get(field)
-    return value if isinstance(value, list) else [value] * event.get("lines", 1)
+    """One value a line: a field is a list with an entry a line, one value for all of them, or a
+    dictionary: few values, and each line's place among them."""
+    value = event[field]
+    if isinstance(value, dict):
+        return [value["values"][code] for code in value["codes"]]
+    return value if isinstance(value, list) else [value] * event["lines"]
 
 
 class Costs:
@@ -25,22 +28,22 @@ class Costs:
         self.usd, self.tokens, self.requests, self.unpriced = Decimal(0), 0, 0, 0
         self.seen, self.windows = {}, {}
 
-    def is_new(self, headers):
-        identity = headers["ce_source"], headers["ce_id"]
-        if identity in self.seen:
+    def is_new(self, line):
+        if line in self.seen:
             return False
-        self.seen[identity] = None
+        self.seen[line] = None
         if len(self.seen) > REMEMBERED:
             del self.seen[next(iter(self.seen))]  # the oldest
         return True
 
     def add_requests(self, event):
-        costs = per_line(event, "cost_usd")
-        self.requests += len(costs)
-        self.unpriced += costs.count(None)  # no price is known: that is not 0
-        self.usd += sum(Decimal(cost) for cost in costs if cost is not None)
-        for field in ("input_tokens", "output_tokens"):
-            self.tokens += sum(count or 0 for count in per_line(event, field))
+        fields = ("source", "sequence", "position", "cost_usd", "input_tokens", "output_tokens")
+        for *line, cost, given, made in zip(*(per_line(event, f) for f in fields), strict=True):
+            if self.is_new(tuple(line)):
+                self.requests += 1
+                self.tokens += given + made
+                self.unpriced += cost is None  # no price is known: that is not 0
+                self.usd += Decimal(cost or 0)
         unpriced = f", {self.unpriced} without a price" if self.unpriced else ""
         said = f"{self.tokens} tokens  {self.requests} requests{unpriced}"
         print(f"{self.usd:.9f} USD  {said}", flush=True)
@@ -67,7 +70,7 @@ async def main():
     async with AIOKafkaConsumer(REQUESTS, WINDOWS, **cluster) as consumer:
         async for message in consumer:
             event = json.loads(message.value)
-            if event["tenant"] != args.tenant or not costs.is_new(dict(message.headers)):
+            if event["tenant"] != args.tenant:
                 continue
             if message.topic == WINDOWS:
                 costs.add_window(message.key, event)

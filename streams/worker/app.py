@@ -24,6 +24,7 @@ from streams.settings import Settings
 from streams.targets import clickhouse_target
 from streams.topics import USAGE_BATCHES
 from streams.worker.book import PriceBookFile
+from streams.worker.intake import takes
 from streams.worker.processor import Processor
 from streams.worker.reread import read_stretch
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 APP_ID = "inference-meter"
 TAKE_MESSAGES = 500
-TAKE_WITHIN_S = 0.25
+TAKE_WITHIN_S = 0.1
 TICK_S = 1.0
 SEGMENT_BYTES = 16 * 1024 * 1024
 LEDGER_BYTES = 15 * 1024 * 1024
@@ -129,7 +130,7 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
 
     @app.agent(app.topic(USAGE_BATCHES, key_type=bytes, value_type=bytes))
     async def price(stream: Any) -> AsyncIterator[None]:
-        async for events in stream.noack_take(TAKE_MESSAGES, within=TAKE_WITHIN_S):
+        async for events in takes(stream, TAKE_MESSAGES, TAKE_WITHIN_S):
             by_partition: dict[int, list[Any]] = {}
             for event in events:
                 by_partition.setdefault(event.message.partition, []).append(event)
@@ -137,7 +138,7 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
                 for partition, own in by_partition.items():
                     await processor_of(partition).handle(_messages(own))
             for event in events:
-                await stream.ack(event)
+                event.ack()
             yield None
 
     async def tick() -> None:
