@@ -22,6 +22,9 @@ _WINDOW_COLUMNS: tuple[str, ...] = tuple(
 )
 _QUOTIENTS: tuple[str, ...] = tuple(WindowRow.model_computed_fields)
 
+_SETTINGS = {"max_partitions_per_insert_block": 0}
+"""Events may be from any month since 1970: an insert that is refused for that would be for ever."""
+
 Column = tuple[str, list[Any]]
 Row = TypeVar("Row")
 
@@ -62,6 +65,7 @@ class ClickHouseWriter:
                 [values for _, values in named],
                 column_names=[name for name, _ in named],
                 column_oriented=True,
+                settings=_SETTINGS,
             )
         except (ClickHouseError, OSError) as exc:
             self.close()
