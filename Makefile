@@ -7,7 +7,7 @@ TRITON := .venv-triton
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .PHONY: help env demo up test check lint types imports compose faults-triton bench-triton bench-log \
-  bench-front locks clean
+  bench-front fuzz-stream locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ bench-log: $(APP)/.done ## what the usage log costs: µs per append by fsync pol
 
 bench-front: env ## what a front costs: the time of one more hop, and requests a second (QUICK=1: 30 s)
 	$(APP)/bin/python -m benchmarks.bench_front
+
+fuzz-stream: $(APP)/.done ## 10^6 malformed and hostile messages into the stream: each refused by its reason, the good ones stored (QUICK=1: 20,000)
+	$(APP)/bin/python -m benchmarks.fuzz_stream
 
 locks: | $(filter .tools/bin/uv,$(UV)) ## resolve both environments anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
