@@ -23,7 +23,7 @@ def value_sum(value: bytes | None) -> int:
 
 @lru_cache(maxsize=256)
 def _headers_sum(headers: tuple[tuple[str, bytes | None], ...]) -> int:
-    return zlib.crc32(b"\x00".join(n.encode() + b"\x01" + (v or b"") for n, v in headers))
+    return zlib.crc32(b"\x00".join(str.encode(n) + b"\x01" + (v or b"") for n, v in headers))
 
 
 def headers_sum(headers: Iterable[tuple[str, bytes | None]]) -> int:

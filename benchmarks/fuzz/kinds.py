@@ -47,14 +47,23 @@ class Fate(StrEnum):
         return self not in (Fate.STORED, Fate.DUPLICATE)
 
 
+class OddName(str):
+    """A header's name that is not UTF-8 on its way, and that is read as it stands here."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return str.encode(self, encoding, errors).replace(b"\\xff", b"\xff")
+
+
 class Made(NamedTuple):
-    """A message; ``batch`` is what must be stored of it. A ``packed`` one goes compressed."""
+    """A message; ``batch`` is what must be stored of it. A ``packed`` one goes compressed,
+    an ``odd`` one has an :class:`OddName`."""
 
     value: bytes | None
     headers: Sequence[Header] = RIGHT
     key: bytes | None = b"k"
     batch: Batch | None = None
     packed: bool = False
+    odd: bool = False
 
 
 @dataclass(slots=True)

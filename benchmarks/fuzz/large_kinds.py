@@ -1,9 +1,10 @@
-"""Messages that are dear to read: deep, long, or as large as the topic takes. They are few."""
+"""Messages that are dear to read or to send: deep, long, large, and what no client writes. They are
+few."""
 
 from __future__ import annotations
 
 from benchmarks.fuzz.batches import Part, event
-from benchmarks.fuzz.kinds import RIGHT, Draw, Fate, Made, kind
+from benchmarks.fuzz.kinds import RIGHT, Draw, Fate, Made, OddName, kind
 from streams.topics import LARGEST_FRAME_BYTES
 
 BRACKETS = 100_000
@@ -49,7 +50,7 @@ def many_phases(draw: Draw) -> Made:
     return Made(value.replace(b'"prefill_ns":null', b'"prefill_ns":1'))
 
 
-@kind("20,000 headers", Fate.WRONG_TYPE, every=6000, most=10)
+@kind("20,000 headers", Fate.WRONG_TYPE, every=2500, most=10)
 def many_headers(draw: Draw) -> Made:
     return Made(draw.wrong(), (("ce_type", b"x"), *((f"h{n}", b"") for n in range(20_000))))
 
@@ -76,3 +77,14 @@ def large_field(draw: Draw) -> Made:
 def packed(draw: Draw) -> Made:
     """The broker measures what arrives, and that is small."""
     return Made(b"[" + b" " * (40 * MIB + draw.turn("packed")), packed=True)
+
+
+@kind("a header's name that is not UTF-8", Fate.STORED, every=1000, most=100)
+def odd_name(draw: Draw) -> Made:
+    batch = draw.batch()
+    return Made(event(batch), ((OddName("x-\\xff"), b"v"), *RIGHT), batch=batch, odd=True)
+
+
+@kind("rubbish under a header's name that is not UTF-8", Fate.MALFORMED, every=1500, most=100)
+def odd_rubbish(draw: Draw) -> Made:
+    return Made(draw.wrong()[:-1], (*RIGHT, (OddName("\\xff\\xff"), None)), odd=True)

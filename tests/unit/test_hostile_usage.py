@@ -1,4 +1,4 @@
-"""Usage that was made to do harm: it is refused in a moment, with a word that says what is wrong."""
+"""Usage that was made to do harm: it is refused in a moment, and told what is wrong with it."""
 
 from __future__ import annotations
 
