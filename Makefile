@@ -8,7 +8,7 @@ BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .PHONY: help env demo up test check lint types imports compose contract release-contract \
-  faults-triton bench-triton bench-log bench-front bench-stream profile locks clean
+  faults-triton bench-triton bench-log bench-front bench-stream fuzz-stream profile locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ bench-stream: $(APP)/.done $(BENCH)/.done ## requests per core: the worker besid
 
 profile: $(APP)/.done ## where the worker's time goes, stage by stage, without Kafka and ClickHouse (QUICK=1: 10 s)
 	$(APP)/bin/python -m benchmarks.profile_worker
+
+fuzz-stream: $(APP)/.done ## 10^6 malformed and hostile messages into the stream: each refused by its reason, the good ones stored (QUICK=1: 20,000)
+	$(APP)/bin/python -m benchmarks.fuzz_stream
 
 locks: | $(filter .tools/bin/uv,$(UV)) ## resolve all environments anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -40,10 +40,10 @@ def check_headers(headers: Iterable[tuple[str, bytes]], event_type: str) -> None
     Raises:
         UnreadableUsage: another ``ce_type`` or ``ce_specversion``.
     """
-    given = dict(headers)
-    for name, wanted in (("ce_specversion", SPEC_VERSION), ("ce_type", event_type)):
-        found = given.get(name)
-        if found is not None and found != wanted.encode():
+    wanted_of = {"ce_specversion": SPEC_VERSION, "ce_type": event_type}
+    for name, found in headers:  # each of them, as a name may be there twice
+        wanted = wanted_of.get(name)
+        if wanted is not None and found != wanted.encode():
             raise UnreadableUsage("wrong-type", f"{name}: want {wanted!r}, got {found[:80]!r}")
 
 

@@ -8,9 +8,15 @@ class MeteringError(Exception):
 
 
 class UnreadableUsage(MeteringError):
-    """A usage message that can't be parsed or breaks a law; it goes to the dead-letter topic."""
+    """A usage message that can't be parsed or breaks a law; it goes to the dead-letter topic.
+
+    ``detail`` is cut off where it is longer than a log line and a header should be.
+    """
+
+    MOST_DETAIL = 2000
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = detail[: self.MOST_DETAIL]
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

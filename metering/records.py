@@ -181,6 +181,8 @@ def usage_of_payload(payload: bytes, rule: ApportionmentRule | None = None) -> U
         raise UnreadableUsage("invalid", f"record: {exc.args[0]}: missing") from exc
     except (MeteringError, TypeError, ValueError, IndexError, AttributeError) as exc:
         raise UnreadableUsage("invalid", f"record: {exc}") from exc
+    except (ArithmeticError, RecursionError) as exc:  # huge numbers; nested too deep to be shown
+        raise UnreadableUsage("invalid", f"record: {type(exc).__name__}") from exc
 
 
 def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> UsageBatch:
@@ -190,6 +192,9 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
         name, version, coefficients_ps, calibration = document["rule"]
         rule = _rule(RuleRecipe(name, tuple(coefficients_ps.items()), calibration, version))
     timing = Timing(**{field: document[field] for field in Timing._fields})
+    for field, value in zip(Timing._fields, timing, strict=True):
+        if value is not None:
+            _integer(field, value)
     rows = _rows(
         Asked(**{field: document[field] for field in Asked._fields}),
         Took(**{field: document[field] for field in Took._fields}),
@@ -294,6 +299,17 @@ def _request(
     )
 
 
+def _integer(field: str, value: Any) -> int:
+    """Nothing else is reckoned with: a text times a number is a text of as many gigabytes.
+
+    Raises:
+        MeteringError: it is none; neither is true.
+    """
+    if type(value) is not int:
+        raise MeteringError(f"{field}={value!r} is no integer")
+    return value
+
+
 @lru_cache(maxsize=256)
 def _rule(recipe: RuleRecipe) -> ApportionmentRule:
     rule = rule_named(recipe.name, dict(recipe.coefficients_ps), recipe.calibration)
@@ -342,6 +358,9 @@ def _rows(asked: Asked, took: Took) -> list[_Row]:
     for name, column in columns.items():
         if len(column) != count:
             raise MeteringError(f"{name} has {len(column)} entries for {count} requests")
+        for value in column:
+            if _integer(name, value) < 0:  # as a payer, Python would count it from the end
+                raise MeteringError(f"{name}={value} is negative")
     requests = [
         _Row(clean(name), asked.payers[n], tokens_in, cached, tokens_out, reasoning, rows, status)
         for name, n, tokens_in, cached, tokens_out, reasoning, rows in zip(
@@ -349,11 +368,19 @@ def _rows(asked: Asked, took: Took) -> list[_Row]:
         )
     ]
     for position, more in took.more.items():
+        if not position.isdecimal():
+            raise MeteringError(f"more: {position!r} is no position")
         n = int(position)
         requests[n] = requests[n]._replace(
             status=more.get("status", status),
-            row_tokens=tuple((tokens[0], tokens[1]) for tokens in more.get("row_tokens", ())),
-            turns=tuple(Turn(*turn) for turn in more.get("turns", ())),
+            row_tokens=tuple(
+                (_integer("row_tokens", tokens[0]), _integer("row_tokens", tokens[1]))
+                for tokens in more.get("row_tokens", ())
+            ),
+            turns=tuple(
+                Turn(*(_integer("turns", value) for value in turn))
+                for turn in more.get("turns", ())
+            ),
             queue_ns=more.get("queue_ns"),
         )
     return requests

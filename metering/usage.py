@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
 from metering.errors import UnreadableUsage
 
-NonNegative = Annotated[int, Field(ge=0, lt=2**53)]
+# Strict: true, "1" and 1.0 are no counts, though pydantic would make some of them.
+NonNegative = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 """Counts and durations; 2**53 ns are 104 days. Sums of many of them still fit 64 bits."""
-EpochNs = Annotated[int, Field(ge=0, lt=2**63)]
-Rows = Annotated[int, Field(ge=1, lt=2**32)]
+EpochNs = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Rows = Annotated[int, Field(ge=1, lt=2**32, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 IdentitySource = Literal["parameter", "header", "none", "gateway", "refused"]
 """Where the tenant came from. ``gateway``: signed by it; ``refused``: what the client said about
@@ -130,8 +131,8 @@ class UsageBatch(Frozen):
     device: Annotated[str, Field(max_length=256)] = ""
     region: Name
     deployment: Name
-    speedup: Annotated[int, Field(ge=1, lt=2**32)] = 1
-    executed: bool = True
+    speedup: Annotated[int, Field(ge=1, lt=2**32, strict=True)] = 1
+    executed: Annotated[bool, Field(strict=True)] = True
     batch_size: Rows
     wall_ns: NonNegative
     gpu_ns: NonNegative
@@ -143,7 +144,8 @@ class UsageBatch(Frozen):
     end_epoch_ns: EpochNs
     timing_source: TimingSource = "monotonic"
     apportionment_rule: Name
-    requests: Annotated[tuple[RequestUsage, ...], Field(min_length=1)]
+    # One request that is wrong says enough: a message can hold millions.
+    requests: Annotated[tuple[RequestUsage, ...], Field(min_length=1), FailFast()]
 
     @property
     def batch_id(self) -> str:
@@ -220,5 +222,8 @@ def describe(exc: ValidationError) -> str:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits than Python writes, or nested too deep
+        return f"a {type(value).__name__} that can't be shown"
     return text if len(text) <= 80 else text[:77] + "..."

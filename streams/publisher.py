@@ -32,6 +32,7 @@ from streams.topics import (
     COST_ANOMALIES,
     COST_REQUESTS,
     COST_WINDOWS,
+    LARGEST_FRAME_BYTES,
     USAGE_CAPACITY,
     USAGE_DLQ,
     USAGE_RECONCILIATION,
@@ -40,8 +41,14 @@ from streams.topics import (
 EVENT_SOURCE = "inference-meter/worker"
 DETECTOR_SOURCE = "inference-meter/detector"
 RECONCILER_SOURCE = "inference-meter/reconciler"
+MOST_LETTER_BYTES = LARGEST_FRAME_BYTES + 64 * 1024
+MOST_HEADERS_BYTES = 256 * 1024
+"""What a dead letter keeps of a message: the topic must take it, whatever came. What is larger
+was packed, or has more headers than a message needs."""
 MAX_REQUEST_BYTES = 20 * 1024 * 1024
 """Above the largest that any topic takes, so that the broker decides and not the client."""
+_HEADER_OVERHEAD_BYTES = 20
+"""Two lengths, and the prefix of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,8 @@ def verdict_record(verdict: Verdict) -> Record:
 
 
 def refusal_record(refusal: Refusal, partition: int) -> Record:
-    """The message as it came, byte for byte, with the reason in its headers."""
+    """The message as it came, byte for byte, with the reason in its headers. Of one that is too
+    large for a letter the beginning, and headers that say how much there was."""
     headers = encode_headers(
         USAGE_REFUSED_TYPE, EVENT_SOURCE, f"{partition}@{refusal.message.offset}", None
     )
@@ -139,8 +147,21 @@ def refusal_record(refusal: Refusal, partition: int) -> Record:
         ("meter_reason", refusal.reason.encode()),
         ("meter_detail", refusal.detail.encode(errors="replace")),
     ]
-    headers += [(f"original_{name}", value) for name, value in refusal.message.headers]
-    return Record(USAGE_DLQ, b"", refusal.message.value, headers)
+    value, room = refusal.message.value, MOST_HEADERS_BYTES
+    if len(value) > MOST_LETTER_BYTES:
+        headers.append(("meter_value_bytes", str(len(value)).encode()))
+        value = value[:MOST_LETTER_BYTES]
+    left_out = 0
+    for name, given in refusal.message.headers:
+        took = 4 * len(name) + len(given) + _HEADER_OVERHEAD_BYTES
+        if took > room:
+            left_out += 1
+            continue
+        room -= took
+        headers.append((f"original_{name}", given))
+    if left_out:
+        headers.append(("meter_headers_left_out", str(left_out).encode()))
+    return Record(USAGE_DLQ, b"", value, headers)
 
 
 class Publisher:

@@ -8,7 +8,10 @@ from typing import Literal
 
 from metering.apportion.levels import airport, scale_of, size_times_longest
 from metering.apportion.shares import Share, Weight, Work, shares_by
+from metering.errors import MeteringError
 
+MOST_ROWS = 8192
+"""Of a batch that is divided row by row: the quotients are kept as integers of as many digits."""
 PaddingPayer = Literal["causer", "bearer", "shared"]
 
 
@@ -95,6 +98,10 @@ class _Rows:
     """The rows of all requests of a batch, and back from rows to requests."""
 
     def __init__(self, work: Sequence[Work]) -> None:
+        """Raises MeteringError: there are more than ``MOST_ROWS``."""
+        count = sum(len(w.row_tokens) or max(0, w.rows) for w in work)
+        if count > MOST_ROWS:
+            raise MeteringError(f"rows={count}: at most {MOST_ROWS} can be divided row by row")
         given = [w.sequences() for w in work]
         self._counts = [len(rows) for rows in given]
         self.inputs = [row[0] for rows in given for row in rows]

@@ -23,6 +23,9 @@ _WINDOW_COLUMNS: tuple[str, ...] = tuple(
 )
 _QUOTIENTS: tuple[str, ...] = tuple(WindowRow.model_computed_fields)
 
+_SETTINGS = {"max_partitions_per_insert_block": 0}
+"""Events may be from any month since 1970: an insert that is refused for that would be for ever."""
+
 Column = tuple[str, list[Any]]
 Row = TypeVar("Row")
 
@@ -41,7 +44,7 @@ class ClickHouseWriter:
             self._send(
                 "cost_request_lines",
                 lines.count,
-                lambda client, name: client.insert_arrow(name, table),
+                lambda client, name: client.insert_arrow(name, table, settings=_SETTINGS),
             )
 
     def write_windows(self, rows: Sequence[WindowRow]) -> None:
@@ -69,6 +72,7 @@ class ClickHouseWriter:
                 [values for _, values in named],
                 column_names=[column for column, _ in named],
                 column_oriented=True,
+                settings=_SETTINGS,
             )
 
         self._send(table, len(rows), insert)

@@ -14,6 +14,7 @@ from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import DetectorMetrics, serve
 from sinks.webhook import WebhookSink
 from streams.detection.app import Detection, Outlets
+from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.targets import clickhouse_target
@@ -54,6 +55,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    read_odd_records()
     asyncio.run(run(Settings.from_env()))
 
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from sinks.clickhouse.capacity import CapacityWriter
 from sinks.prometheus import ReconcilerMetrics, serve
+from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
 from streams.reconciler.app import Reconciler
 from streams.reconciler.judging import Judging
@@ -34,6 +35,7 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    read_odd_records()
     asyncio.run(run(Settings.from_env()))
 
 

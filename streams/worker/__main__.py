@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from sinks.clickhouse.schema import migrate
 from sinks.prometheus import serve
+from streams.odd_records import read_odd_records
 from streams.settings import Settings
 from streams.targets import clickhouse_target
 from streams.worker.app import make_app
@@ -21,6 +22,7 @@ def main() -> None:
     """Waits for ClickHouse and Kafka. Ends with ``EX_TEMPFAIL`` where Kafka goes away under Faust,
     which can't begin again in one process."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    read_odd_records()
     settings = Settings.from_env()
     registry = CollectorRegistry()
     app = make_app(settings, registry)

@@ -1,7 +1,7 @@
 """Messages to the agent many at a time, straight from the queue that Faust's conductor fills.
 
 Faust's own stream hands them over one by one, through a chain of awaits that costs as much per
-message as all that is decided about the 32 requests in it. What that chain does for the guarantee is
+message as all that is decided about the requests in it. What that chain does for the guarantee is
 done here too: a message that was taken counts as open (``unacked``) until it is acknowledged, and
 offsets are committed only behind acknowledged ones.
 """

@@ -21,7 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from metering.errors import SinkUnavailable
-from metering.ledger import Decision, Ledger, Policy, is_quiet, take, tell, to_bytes
+from metering.ledger import Decision, Ledger, Policy, Refusal, is_quiet, take, tell, to_bytes
 from metering.messages import Message
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import WorkerMetrics
@@ -174,13 +174,17 @@ class Processor:
         metrics = self._metrics
         metrics.batches.inc(decision.batches)
         metrics.duplicates.inc(decision.duplicates)
+        by_reason: dict[str, list[Refusal]] = {}
         for refusal in decision.refusals:
             metrics.refused.labels(refusal.reason).inc()
+            by_reason.setdefault(refusal.reason, []).append(refusal)
+        for reason, refusals in by_reason.items():  # All of them are dead letters.
             log.warning(
-                "message at offset %d refused: %s: %s",
-                refusal.message.offset,
-                refusal.reason,
-                refusal.detail,
+                "message at offset %d refused: %s: %s%s",
+                refusals[0].message.offset,
+                reason,
+                refusals[0].detail,
+                f" (and {len(refusals) - 1} more of this reason)" if len(refusals) > 1 else "",
             )
         count_lines(metrics, decision.lines)
         counted_to = self._ledger.windows.counted_to

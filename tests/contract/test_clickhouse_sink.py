@@ -598,3 +598,12 @@ def test_credentials_in_a_url_are_refused_and_not_shown(target: ClickHouseTarget
     with pytest.raises(MeteringError, match="credentials") as error:
         migrate(replace(target, url=f"http://u:{PASSWORD}@127.0.0.1:1"))
     assert PASSWORD not in shown(error.value)
+
+
+def test_lines_of_any_month_since_1970_are_taken_at_once(store: Store, batch_of: MakeBatch) -> None:
+    """An event may be late by decades; an insert that is refused would be tried for ever."""
+    writer, reader = store
+    month_ns = 31 * 86_400 * 10**9
+    batches = [batch_of(n, end_epoch_ns=n * month_ns) for n in range(300)]
+    writer.write_lines([line for batch in batches for line in price_batch(batch, BOOK)])
+    assert reader.rows("SELECT count() FROM cost_requests") == [(300,)]

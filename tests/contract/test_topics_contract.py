@@ -23,8 +23,8 @@ from metering.capacity import (
 )
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.costs import Anomaly, CauseTag
-from metering.ledger import Message as LedgerMessage
 from metering.ledger import Refusal
+from metering.messages import Message as LedgerMessage
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.reconciliation import Bounds, Snapshot, judge

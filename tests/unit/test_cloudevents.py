@@ -28,6 +28,8 @@ from metering.tenant_costs import TenantCosts, lines_in
 from metering.usage import UsageBatch
 from metering.windows import WindowState, close, count
 from streams.publisher import (
+    MOST_HEADERS_BYTES,
+    MOST_LETTER_BYTES,
     anomaly_record,
     lines_records,
     refusal_record,
@@ -217,3 +219,32 @@ def test_no_two_cohorts_share_a_key_in_the_compacted_topic(
     keys = {window_record(row).key for row in rows}
     assert len(keys) == len(rows) == 2 * len(cohorts)
     assert f"10/{NOON_NS // 10**6}/größer/b".encode() in keys, "a plain name stays as it is"
+
+
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("wrong", [("ce_type", b"another"), ("ce_specversion", b"2.0")])
+def test_an_attribute_that_is_there_twice_must_be_right_both_times(
+    at: int, wrong: tuple[str, bytes]
+) -> None:
+    headers = encode_headers(USAGE_BATCH_TYPE, "s", "1", None)
+    check_headers([*headers, *headers], USAGE_BATCH_TYPE)
+    with pytest.raises(UnreadableUsage):
+        check_headers([*headers[:at], wrong, *headers[at:]], USAGE_BATCH_TYPE)
+
+
+def test_a_message_that_was_packed_keeps_its_beginning_and_says_how_long_it_was() -> None:
+    message = Message(42, NOON_NS, b"[" + b" " * MOST_LETTER_BYTES)
+    record = refusal_record(Refusal(message, "malformed", ""), 0)
+    assert record.value == message.value[:MOST_LETTER_BYTES]
+    assert dict(record.headers)["meter_value_bytes"] == b"%d" % len(message.value)
+
+
+def test_of_too_many_headers_a_letter_keeps_what_it_can_and_says_how_many_it_left_out() -> None:
+    small = tuple((f"h{n}", b"v") for n in range(10))
+    message = Message(42, NOON_NS, b"", (*small, ("large", b"x" * 2**20), *(("", b""),) * 10**5))
+    record = refusal_record(Refusal(message, "malformed", ""), 0)
+    kept = [(n, v) for n, v in record.headers if n.startswith("original_")]
+    assert kept[:10] == [(f"original_{name}", value) for name, value in small]
+    left_out = int(dict(record.headers)["meter_headers_left_out"])
+    assert left_out + len(kept) == len(message.headers)
+    assert sum(len(name) + len(value) + 4 for name, value in record.headers) < MOST_HEADERS_BYTES

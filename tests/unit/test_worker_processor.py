@@ -572,3 +572,18 @@ def test_a_book_that_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
 def test_a_worker_does_not_begin_without_a_readable_book(tmp_path: Path) -> None:
     with pytest.raises(InvalidPriceBook, match=r"prices\.toml"):
         PriceBookFile(tmp_path / "prices.toml")
+
+
+async def test_a_flood_of_refusals_is_a_line_of_the_log_for_each_reason(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    flood = [Message(n, NOON_NS, b"{" if n % 2 else b"[]") for n in range(300)]
+    await bench.processor.handle(flood)
+    said = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
+    assert [line[:32] for line in said] == [
+        "message at offset 0 refused: inv",
+        "message at offset 1 refused: mal",
+    ]
+    assert all("149 more of this reason" in line for line in said)
+    assert len(bench.sinks.published_to(USAGE_DLQ)) == 300
+    assert bench.metric("meter_refused_messages_total", reason="malformed") == 150
