@@ -11,7 +11,7 @@ from metering.cloudevents import USAGE_BATCH_TYPE, check_headers
 from metering.errors import UnreadableUsage
 from metering.frame import Document, Frame, sieve
 from metering.records import usage_of_payload
-from metering.usage_columns import document_of, is_columns
+from metering.usage_columns import MOST_REQUESTS, document_of, is_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,10 @@ def _in_columns(message: Message) -> Document | UnreadableUsage | None:
         return None
     try:
         document: Document = from_json(message.value)
-    except ValueError:
+        count = len(document["requests"]["request_id"])
+    except (ValueError, KeyError, TypeError):
         return None
-    return document
+    return document if count <= MOST_REQUESTS else None
 
 
 def _by_itself(message: Message) -> Document | UnreadableUsage:

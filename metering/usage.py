@@ -216,12 +216,13 @@ def describe(exc: ValidationError) -> str:
     """Each field that is wrong, and the value found there."""
     problems = exc.errors(include_url=False, include_context=False)
     return "; ".join(
-        f"{'.'.join(map(str, p['loc'])) or 'message'}: {p['msg']} (got {_short(p['input'])})"
+        f"{'.'.join(map(str, p['loc'])) or 'message'}: {p['msg']} (got {shown(p['input'])})"
         for p in problems[:5]
     )
 
 
-def _short(value: object) -> str:
+def shown(value: object) -> str:
+    """A value for people, cut short, whatever it is."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # more digits than Python writes, or nested too deep

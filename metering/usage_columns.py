@@ -10,15 +10,26 @@ them have. Two things are said otherwise: ``payers`` holds each distinct
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, RootModel, ValidationError, create_model
 from pydantic_core import from_json, to_json
 
 from metering.errors import UnreadableUsage
-from metering.usage import RequestUsage, UsageBatch, describe
+from metering.usage import (
+    Frozen,
+    IdentitySource,
+    Name,
+    NonNegative,
+    RequestUsage,
+    UsageBatch,
+    describe,
+    shown,
+)  # fmt: skip
 
 VERSION = 1
+MOST_REQUESTS = 16_384
+"""In an event in columns: few bytes can stand for a request there, and a message has millions."""
 _MARK = b'{"columns":'
 PAYER = ("tenant", "team", "project", "user", "identity_source", "retry_of")
 DERIVED = "output_gpu_ns"
@@ -30,7 +41,53 @@ _DEFAULTS: Mapping[str, Any] = {
     for name, field in RequestUsage.model_fields.items()
     if name in COLUMNS and not field.is_required()
 }
+_TEXT = Annotated[str, Field(max_length=256)]
 _HEAD = tuple(n for n in UsageBatch.model_fields if n != "requests")
+
+
+def _column(name: str) -> Any:
+    """The type of a request's field, or a list of it."""
+    annotation = RequestUsage.model_fields[name].rebuild_annotation()
+    return annotation | list[annotation]  # type: ignore[valid-type]  # at run time
+
+
+def _default(name: str) -> Any:
+    return _DEFAULTS.get(name, ...)
+
+
+RequestColumns = create_model(
+    "RequestColumns",
+    __base__=Frozen,
+    __doc__="""A batch's requests, column by column.
+
+    A column is a list with an entry for each request, or one value that all of them have.
+    ``payers`` holds each distinct [tenant, team, project, user, identity_source, retry_of] once;
+    ``payer`` points into it.
+    """,
+    request_id=(list[_TEXT], Field(min_length=1, max_length=MOST_REQUESTS)),
+    payers=(list[tuple[Name, _TEXT, _TEXT, _TEXT, IdentitySource, _TEXT | None]], ...),
+    payer=(NonNegative | list[NonNegative], ...),
+    **{name: (_column(name), _default(name)) for name in COLUMNS},  # type: ignore[call-overload]
+)
+UsageColumns = create_model(
+    "UsageColumns",
+    __base__=Frozen,
+    __doc__="""A usage event with its requests column by column: ``columns`` comes first.
+
+    The other fields are those of ``UsageBatch``.
+    """,
+    columns=(Literal[1], ...),
+    **{
+        name: (field.rebuild_annotation(), ... if field.is_required() else field.default)
+        for name, field in UsageBatch.model_fields.items()
+        if name != "requests"
+    },  # type: ignore[call-overload]
+    requests=(RequestColumns, ...),
+)
+
+
+class UsageEvent(RootModel[UsageBatch | UsageColumns]):
+    """A usage event in either form; it is only described here, and read by the functions below."""
 
 
 def is_columns(payload: bytes | memoryview) -> bool:
@@ -56,6 +113,9 @@ def document_of(batch: UsageBatch) -> dict[str, Any]:
 
 
 def encode_columns(batch: UsageBatch) -> bytes:
+    """In objects where it is too large for columns."""
+    if len(batch.requests) > MOST_REQUESTS:
+        return batch.model_dump_json().encode()
     return to_json(document_of(batch))
 
 
@@ -76,7 +136,7 @@ def usage_of_document(document: Mapping[str, Any]) -> UsageBatch:
     """
     if type(document["columns"]) is not int or document["columns"] != VERSION:
         raise UnreadableUsage(
-            "invalid", f"columns={document['columns']!r:.80}: this version reads {VERSION}"
+            "invalid", f"columns={shown(document['columns'])}: this version reads {VERSION}"
         )
     head = {name: value for name, value in document.items() if name != "columns"}
     try:
@@ -87,8 +147,14 @@ def usage_of_document(document: Mapping[str, Any]) -> UsageBatch:
 
 def _rows(columns: object) -> list[dict[str, Any]]:
     if not isinstance(columns, dict):
-        raise UnreadableUsage("invalid", f"requests: want columns (got {columns!r:.80})")
+        raise UnreadableUsage("invalid", f"requests: want columns (got {shown(columns)})")
     ids, payers = _list("request_id", columns), _list("payers", columns)
+    if len(ids) > MOST_REQUESTS:
+        raise UnreadableUsage(
+            "invalid",
+            f"requests.request_id: {len(ids)} entries; in columns an event has at most "
+            f"{MOST_REQUESTS} requests",
+        )
     names = [n for n in COLUMNS if n in columns or n not in _DEFAULTS]
     spread = {n: _spread(n, columns, len(ids)) for n in ("payer", *names)}
     return [
@@ -103,7 +169,7 @@ def _rows(columns: object) -> list[dict[str, Any]]:
 def _list(name: str, columns: Mapping[str, Any]) -> list[Any]:
     value = columns.get(name)
     if not isinstance(value, list):
-        raise UnreadableUsage("invalid", f"requests.{name}: want a list (got {value!r:.80})")
+        raise UnreadableUsage("invalid", f"requests.{name}: want a list (got {shown(value)})")
     return value
 
 
@@ -124,12 +190,12 @@ def _payer(payers: list[Any], place: Any, position: int) -> dict[str, Any]:
     if type(place) is not int or not 0 <= place < len(payers):
         raise UnreadableUsage(
             "invalid",
-            f"requests.payer.{position}: want a place in {len(payers)} payers (got {place!r:.80})",
+            f"requests.payer.{position}: want a place in {len(payers)} payers (got {shown(place)})",
         )
     payer = payers[place]
     if not isinstance(payer, list) or len(payer) != len(PAYER):
         raise UnreadableUsage(
-            "invalid", f"requests.payers.{place}: want {list(PAYER)} (got {payer!r:.80})"
+            "invalid", f"requests.payers.{place}: want {list(PAYER)} (got {shown(payer)})"
         )
     return dict(zip(PAYER, payer, strict=True))
 

@@ -19,7 +19,7 @@ from metering.cloudevents import (
 from metering.costs import Anomaly, WindowRow
 from metering.reconciliation import Verdict
 from metering.tenant_costs import TenantCosts
-from metering.usage import UsageBatch
+from metering.usage_columns import UsageEvent
 from streams.topics import (
     COST_ANOMALIES,
     COST_REQUESTS,
@@ -61,7 +61,7 @@ MESSAGES: tuple[Message, ...] = (
         USAGE_BATCHES,
         "usageBatch",
         "What a server did: one executed batch, or requests that never reached their model.",
-        UsageBatch,
+        UsageEvent,
         USAGE_BATCH_TYPE,
         key="the event's source, so that one source's batches keep their order",
         source="the payload's source",
