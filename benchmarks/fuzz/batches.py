@@ -67,6 +67,13 @@ _RECORD = (
 )
 
 
+_EACH = ("input_tokens", "output_tokens", "gpu_ns", "input_gpu_ns")
+_SAME = (
+    "operation", "status", "rows", "cached_input_tokens", "reasoning_tokens", "queue_ns",
+    "padding_gpu_ns", "prefill_gpu_ns", "decode_gpu_ns",
+)  # fmt: skip
+
+
 @lru_cache(maxsize=4096)
 def quoted(text: str) -> str:
     """As JSON, with everything outside of ASCII escaped."""
@@ -105,6 +112,22 @@ def event(batch: Batch) -> bytes:
             parts,
         )
     ).encode()
+
+
+def columns(batch: Batch) -> bytes:
+    """As the shipper sends it: the requests column by column."""
+    whole = json.loads(event(batch))
+    rows = whole.pop("requests")
+    payers = list(dict.fromkeys(row["tenant"] for row in rows))
+    requests = {
+        "request_id": [row["request_id"] for row in rows],
+        "payers": [[tenant, "", "", "", "parameter", None] for tenant in payers],
+        "payer": [payers.index(row["tenant"]) for row in rows],
+        **{name: [row[name] for row in rows] for name in _EACH},
+        **{name: rows[0][name] for name in _SAME},
+    }
+    document = {"columns": 1, **whole, "requests": requests}
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def record(batch: Batch) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 
 from benchmarks.fuzz import (  # noqa: F401  # each adds its kinds
+    column_kinds,
     field_kinds,
     good_kinds,
     header_kinds,

@@ -39,6 +39,8 @@ ReadStretch = Callable[[int, int, int], Awaitable[tuple[list[Message], int]]]
 """Messages of a partition from one offset to before another, and the offset to go on from."""
 STALLED_TICKS = 5
 """After so many in which nothing comes though something is there, it is read from the topic."""
+TAKE_BYTES = 8 * 1024**2
+"""Messages are decided about together up to that: read, they take up some ten times as much."""
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 
@@ -78,13 +80,15 @@ class Processor:
         over, before the messages or among them, are read from the topic first."""
         async with self._turn:
             due: list[Message] = []
+            size = 0
             next_offset = self._ledger.windows.counted_to + 1
             for message in messages:
-                if message.offset > next_offset:
+                if message.offset > next_offset or size >= TAKE_BYTES:
                     await self._take(due)
-                    due = []
+                    due, size = [], 0
                     await self._reread(next_offset, message.offset)
                 due.append(message)
+                size += len(message.value)
                 next_offset = max(next_offset, message.offset + 1)
             await self._take(due)
 

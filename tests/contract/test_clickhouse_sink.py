@@ -605,5 +605,6 @@ def test_lines_of_any_month_since_1970_are_taken_at_once(store: Store, batch_of:
     writer, reader = store
     month_ns = 31 * 86_400 * 10**9
     batches = [batch_of(n, end_epoch_ns=n * month_ns) for n in range(300)]
-    writer.write_lines([line for batch in batches for line in price_batch(batch, BOOK)])
+    lines = [line for batch in batches for line in price_batch(batch, BOOK)]
+    writer.write_lines(CostLines.of(lines))
     assert reader.rows("SELECT count() FROM cost_requests") == [(300,)]

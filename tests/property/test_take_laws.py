@@ -94,7 +94,7 @@ def fate_of(decision: Decision) -> str:
     refused = [r for r in decision.refusals if r.reason != Fate.LATE]
     assert len(refused) + decision.duplicates + decision.batches == 1
     assert len(decision.refusals) <= 1
-    assert bool(decision.lines) == bool(decision.batches)
+    assert bool(decision.lines.count) == bool(decision.batches)
     assert all(0 < len(r.detail) <= UnreadableUsage.MOST_DETAIL for r in decision.refusals)
     assert {r.reason for r in decision.refusals} <= REASONS
     if decision.refusals:

@@ -92,9 +92,9 @@ def test_the_sides_in_floats_come_to_the_workers_costs(tmp_path: Path) -> None:
         batch = json.loads(message.value)
         price = usd_per_gpu_ns[batch["accelerator"], batch["region"]]
         lines = price_batch(usage_of_payload(message.value), book)
-        for request, line in zip(batch["requests"], lines, strict=True):
+        for gpu_ns, line in zip(batch["requests"]["gpu_ns"], lines, strict=True):
             assert line.cost_usd is not None
-            assert math.isclose(request["gpu_ns"] * price, line.cost_usd, rel_tol=1e-9)
+            assert math.isclose(gpu_ns * price, line.cost_usd, rel_tol=1e-9)
 
 
 def inner() -> None:
