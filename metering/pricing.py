@@ -1,4 +1,8 @@
-"""A batch of usage to priced lines. The lines' costs sum to the batch's, to the attodollar."""
+"""A batch of usage to priced lines. The lines' costs sum to the batch's, to the attodollar.
+
+The rule in its obvious form, request by request. The stream prices in columns
+(``metering.pricing_columns``), which are held to this.
+"""
 
 from __future__ import annotations
 

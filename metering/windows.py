@@ -1,7 +1,8 @@
 """Tumbling windows of event time, and how far into its source each of them has counted.
 
 The state is plain data and changes only through :func:`count`, :func:`close` and
-:func:`forget`; time is passed in. One state belongs to one partition of the usage topic.
+:func:`forget`; time is passed in. One state belongs to one partition of the usage topic. The
+stream counts many lines at once (``metering.counting``), which is held to :func:`count`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ REMEMBERED = 100_000  # identities: delivery is at least once
 
 
 def per_line(event, field):
-    """One value a line: a field is a list with an entry a line, one value for all of them, or a
-    dictionary: few values, and each line's place among them."""
+    """One value a line: a list, one value for all, or few values and each line's place in them."""
     value = event[field]
     if isinstance(value, dict):
         return [value["values"][code] for code in value["codes"]]
@@ -44,9 +43,8 @@ class Costs:
                 self.tokens += given + made
                 self.unpriced += cost is None  # no price is known: that is not 0
                 self.usd += Decimal(cost or 0)
-        unpriced = f", {self.unpriced} without a price" if self.unpriced else ""
-        said = f"{self.tokens} tokens  {self.requests} requests{unpriced}"
-        print(f"{self.usd:.9f} USD  {said}", flush=True)
+        said = f"{self.usd:.9f} USD  {self.tokens} tokens  {self.requests} requests"
+        print(said + f", {self.unpriced} without a price" * (self.unpriced > 0), flush=True)
 
     def add_window(self, key, row):
         """A row replaces those of its key that have counted less far."""
@@ -65,8 +63,7 @@ async def main():
     parser.add_argument("--from-beginning", action="store_true", help="else what comes from now on")
     args = parser.parse_args()
     start = "earliest" if args.from_beginning else "latest"
-    cluster = {"bootstrap_servers": args.kafka, "auto_offset_reset": start}
-    costs = Costs()
+    cluster, costs = {"bootstrap_servers": args.kafka, "auto_offset_reset": start}, Costs()
     async with AIOKafkaConsumer(REQUESTS, WINDOWS, **cluster) as consumer:
         async for message in consumer:
             event = json.loads(message.value)

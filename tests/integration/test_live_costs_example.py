@@ -37,6 +37,9 @@ USD_PER_NS = Decimal("1e-12")
 COLUMNS = {
     "tenant": "acme",
     "lines": 3,
+    "source": "host/boot/1/a_0",
+    "sequence": {"values": [7, 8], "codes": [0, 0, 1]},
+    "position": [0, 1, 0],
     "model": "m",
     "cost_usd": ["0.1", "0.2", None],
     "input_tokens": [1, 2, 3],
@@ -85,6 +88,7 @@ async def test_the_example_prints_a_tenants_costs_as_they_come_in_either_shape(
         said = await lines_until(example, lambda all_: has(all_, "6 requests"))
         assert [line for line in said if "without a price" in line] == [
             f"{three}, 1 without a price",
+            f"{three}, 1 without a price",
             f"{four}, 1 without a price",
         ]
     finally:
@@ -109,12 +113,13 @@ def emit(stack: Stack, batch_of: Callable[..., UsageBatch]) -> UsageBatch:
 
 
 async def produce_columns(stack: Stack) -> None:
-    """Many lines of one tenant in one message; that again, as after a crash; and one more line."""
-    one = COLUMNS | {"lines": 1, "cost_usd": "1", "input_tokens": [1]}
+    """Many lines of one tenant in one message; some again, as after a crash; and one more line."""
+    last = {"sequence": 8, "position": [0, 1], "cost_usd": [None, "1"], "input_tokens": [3, 1]}
+    again = COLUMNS | {"lines": 2} | last
     producer = AIOKafkaProducer(**stack.settings.kafka_client())
     await producer.start()
     try:
-        for event_id, columns in (("0", COLUMNS), ("0", COLUMNS), ("1", one)):
+        for event_id, columns in (("0", COLUMNS), ("0", COLUMNS), ("1", again)):
             value = json.dumps(columns).encode()
             headers = encode_headers(COST_REQUEST_TYPE, "host/boot/1/a_0", event_id, time.time_ns())
             await producer.send_and_wait(COST_REQUESTS, value, key=b"acme", headers=headers)
