@@ -160,7 +160,7 @@ class Spoiler:
         publisher = Publisher(settings)
         await publisher.publish([Record(USAGE_BATCHES, source.encode(), again, headers)])
         await publisher.stop()
-        return len(batch["requests"])
+        return len(batch["requests"]["request_id"])
 
     async def until(self, holds: Callable[[Findings], bool]) -> Findings:
         deadline = time.monotonic() + 60

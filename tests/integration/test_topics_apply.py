@@ -93,7 +93,7 @@ async def test_topics_are_made_checked_and_altered_and_what_others_have_set_stay
     assert said[COST_ANOMALIES] == "as it should be"
     assert said[COST_WINDOWS] == "as it should be"
     found = await configs_of(kafka, COST_REQUESTS)
-    assert (found["retention.ms"], found["max.message.bytes"]) == ("604800000", "777777")
+    assert (found["retention.ms"], found["segment.ms"]) == ("604800000", "777777777")
     assert (await partitions_of(kafka))[COST_REQUESTS] == 6
     assert await read(kafka, COST_REQUESTS, 2) == [b"0", b"1"]
 
@@ -110,7 +110,7 @@ async def make_by_hand(stack: Stack) -> None:
     admin = AIOKafkaAdminClient(**stack.settings.kafka_client())
     await admin.start()
     try:
-        own = {"retention.ms": "5000", "max.message.bytes": "777777"}
+        own = {"retention.ms": "5000", "segment.ms": "777777777"}
         await admin.create_topics([NewTopic(COST_REQUESTS, 2, 1, topic_configs=own)])
     finally:
         await admin.close()
