@@ -176,7 +176,8 @@ class Publisher:
         producer = AIOKafkaProducer(
             **self._settings.kafka_client(),
             enable_idempotence=True,
-            compression_type="lz4",
+            # At the level that the client has for it, lz4 takes three times as long and saves less.
+            compression_type="zstd",
             linger_ms=5,
             max_batch_size=256 * 1024,
             max_request_size=MAX_REQUEST_BYTES,

@@ -1,6 +1,6 @@
 """Live costs of one tenant: ``python live_costs.py acme --kafka 127.0.0.1:9092``.
 
-Needs ``pip install 'aiokafka[lz4]'`` and nothing of this project; docs/topics.md has the topics.
+Needs ``pip install 'aiokafka[zstd]'`` and nothing of this project; docs/topics.md has the topics.
 """
 
 import argparse

@@ -16,7 +16,14 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.stack.topics_admin import ensure_topics
-from streams.topics import COST_ANOMALIES, COST_REQUESTS, COST_WINDOWS, TOPICS, USAGE_BATCHES
+from streams.topics import (
+    COST_ANOMALIES,
+    COST_REQUESTS,
+    COST_WINDOWS,
+    LARGEST_FRAME_BYTES,
+    TOPICS,
+    USAGE_BATCHES,
+)
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -106,11 +113,12 @@ async def test_topics_are_made_checked_and_altered_and_what_others_have_set_stay
 
 
 async def make_by_hand(stack: Stack) -> None:
-    """A topic with another's settings, of which the project names one, and with data."""
+    """A topic with another's settings, of which one is not the project's, and with data."""
     admin = AIOKafkaAdminClient(**stack.settings.kafka_client())
     await admin.start()
     try:
-        own = {"retention.ms": "5000", "segment.ms": "777777777"}
+        as_ours = {"max.message.bytes": str(LARGEST_FRAME_BYTES)}
+        own = {"retention.ms": "5000", "segment.ms": "777777777", **as_ours}
         await admin.create_topics([NewTopic(COST_REQUESTS, 2, 1, topic_configs=own)])
     finally:
         await admin.close()
