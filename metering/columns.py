@@ -109,3 +109,8 @@ def segment_sums(values: Whole, starts: NDArray[np.intp]) -> Whole:
     """Sum of each segment; none is empty."""
     result: Whole = np.add.reduceat(safe(values, values.shape[0]), starts, axis=0)
     return result
+
+
+def run_starts(keys: NDArray[Any]) -> NDArray[np.intp]:
+    """Where runs of equal columns begin in ``keys``, one row for each part of the key."""
+    return np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])

@@ -8,7 +8,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import Whole, segment_sums
+from metering.columns import Whole, run_starts, segment_sums
 from metering.lines import CostLines
 from metering.usage import WASTED
 from metering.windows import NS_PER_SECOND, WINDOW_SECONDS, Tally, Window, WindowState, window_key
@@ -40,7 +40,7 @@ def count_lines(
     late = too_late[event]
     order = np.lexsort((slot, late, cohort))
     keys = np.stack([cohort[order], late[order], slot[order]])
-    starts = np.flatnonzero(np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(axis=0)])
+    starts = run_starts(keys)
     sums = [segment_sums(values[order], starts).tolist() for values in _values(lines)]
     for where, group in zip(keys[:, starts].T.tolist(), zip(*sums, strict=True), strict=True):
         place, level, at = where

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import SAFE, Whole, safe, segment_sums
+from metering.columns import SAFE, Whole, segment_sums
 
 _ROOT = 3_037_000_499
 """The largest integer whose square fits into 64 bits."""
@@ -34,7 +34,7 @@ def divide(
     quotients, remainders = rest // sums[segment], rest % sums[segment]
     parts: Whole = a[segment] * weights + quotients
     # One unit each to the largest remainders, then weights, then the earlier rows.
-    left = wholes - np.add.reduceat(safe(parts, parts.shape[0]), starts)
+    left = wholes - segment_sums(parts, starts)
     if left.any():
         position = np.arange(len(parts))
         order = np.lexsort((position, -weights, -remainders, segment))

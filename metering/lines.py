@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import SAFE, Coded, Column, Ints, Texts, coded
+from metering.columns import SAFE, Coded, Column, Ints, Texts, coded, run_starts
 from metering.costs import CostLine
 from metering.money import atto_usd, usd
 
@@ -82,7 +82,7 @@ def by_tenant(lines: CostLines) -> tuple[CostLines, list[tuple[str, int, int]]]:
     codes = lines.coded("tenant").codes
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
-    starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]]).tolist()
+    starts = run_starts(codes[None]).tolist()
     values = lines.coded("tenant").values
     places = [
         (values[codes[start]], start, end)
