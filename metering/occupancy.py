@@ -100,34 +100,26 @@ def begin(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
     ), Slot(opened_ns, at_ns, integral, *rest)
 
 
-def end(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot, int]:
-    """The batch ends; its share in ns.
+def end(load: Load, slot: Slot, now_ns: int, batches: int = 1) -> tuple[Load, Slot, int]:
+    """The batch ends; its share in ns. It may stand for several that came one after the other.
 
     Raises:
         MeteringError: none runs in the slot.
     """
-    return _leave(load, slot, now_ns, is_told=True)
+    return _leave(load, slot, now_ns, batches)
 
 
-def add_alone(load: Load, slot: Slot, alone: int, alone_ns: int, over_ns: int) -> tuple[Load, Slot]:
-    """Batches beside which nothing ran had all of their time, the last of them until ``over_ns``.
-
-    ``alone`` and ``alone_ns`` are sums over all such batches of the slot; what is new in them is
-    counted.
-    """
-    more, more_ns = alone - slot.alone, alone_ns - slot.alone_ns
+def add_alone(load: Load, slot: Slot, batches: int, batch_ns: int) -> tuple[Load, Slot]:
+    """Batches that are over, beside which nothing ran, had all of their time."""
     return load._replace(
-        at_ns=max(load.at_ns, over_ns),
-        busy_ns=load.busy_ns + more_ns,
-        given_ns=load.given_ns + more_ns,
-        executions=load.executions + more,
-        batch_ns=load.batch_ns + more_ns,
+        busy_ns=load.busy_ns + batch_ns,
+        given_ns=load.given_ns + batch_ns,
+        executions=load.executions + batches,
+        batch_ns=load.batch_ns + batch_ns,
     ), slot._replace(
-        busy_ns=slot.busy_ns + more_ns,
-        batch_ns=slot.batch_ns + more_ns,
-        executions=slot.executions + more,
-        alone=alone,
-        alone_ns=alone_ns,
+        busy_ns=slot.busy_ns + batch_ns,
+        batch_ns=slot.batch_ns + batch_ns,
+        executions=slot.executions + batches,
     )
 
 
@@ -137,7 +129,7 @@ def abandon(load: Load, slot: Slot, now_ns: int) -> tuple[Load, Slot]:
     Raises:
         MeteringError: none runs in the slot.
     """
-    load, slot, _ = _leave(load, slot, now_ns, is_told=False)
+    load, slot, _ = _leave(load, slot, now_ns, 0)
     return load, slot
 
 
@@ -163,8 +155,8 @@ def _moved(load: Load, now_ns: int) -> tuple[int, int, int]:
     return now_ns, integral, busy_ns
 
 
-def _leave(load: Load, slot: Slot, now_ns: int, *, is_told: bool) -> tuple[Load, Slot, int]:
-    """Both without the batch, and its share. One that is not told is lost, and nothing counted."""
+def _leave(load: Load, slot: Slot, now_ns: int, batches: int) -> tuple[Load, Slot, int]:
+    """Both without the batch, and its share. One that counts as none is lost."""
     created_ns, _, running, _, carry, _, given_ns, lost_ns, executions, sum_ns = load
     opened_ns, began_ns, began_integral, slot_busy_ns, slot_sum_ns, slot_executions, *rest = slot
     if began_ns is None:
@@ -174,11 +166,11 @@ def _leave(load: Load, slot: Slot, now_ns: int, *, is_told: bool) -> tuple[Load,
     running -= 1
     if not running:  # Whole batches sum to whole nanoseconds: nothing is carried.
         integral = 0
-    if is_told:
+    if batches:
         wall_ns = at_ns - began_ns
-        given_ns, executions, sum_ns = given_ns + share_ns, executions + 1, sum_ns + wall_ns
+        given_ns, executions, sum_ns = given_ns + share_ns, executions + batches, sum_ns + wall_ns
         slot_busy_ns, slot_sum_ns = slot_busy_ns + share_ns, slot_sum_ns + wall_ns
-        slot_executions += 1
+        slot_executions += batches
     else:
         lost_ns += share_ns
     return (

@@ -50,7 +50,7 @@ class Held(NamedTuple):
     where the lock was not to be had at its end, or nothing could be written at its begin.
 
     ``start_ns`` is that of ``begin``, or some microseconds later: the time before it had been
-    divided when the stamp came into the file.
+    divided when the stamp came into the file. So may ``end_ns`` be later than that of ``end``.
     """
 
     start_ns: int
@@ -128,6 +128,9 @@ class Board:
                     if self._end_alone(file, now_ns):
                         return Held(self._began_ns, now_ns, now_ns - self._began_ns)
                     self._is_owed = True
+                    if not self._lock(file):  # Its time has been counted all the same.
+                        return Held(self._began_ns, now_ns, None)
+                    return self._end(file, now_ns)
                 if self._lock(file):
                     return self._end(file, now_ns)
                 if not self._is_owed:
@@ -209,16 +212,17 @@ class Board:
         end already."""
         try:
             table = file.read()
-            settle(table, now_ns)
+            ended_ns = settle(table, now_ns).get(self._slot, now_ns)
             slot = table.slot(self._slot)
             if slot.opened_ns is None:
                 raise MeteringError(f"slot {self._slot} was given to nobody")
             if slot.began_ns is not None:
                 table.load, slot, _ = occupancy.end(table.load, slot, now_ns)
                 table.put(self._slot, slot)
+                ended_ns = table.load.at_ns
             known_busy_ns, known_batch_ns = self._known_ns
             share_ns, wall_ns = slot.busy_ns - known_busy_ns, slot.batch_ns - known_batch_ns
-            end_ns = max(now_ns, self._began_ns + wall_ns)
+            end_ns = max(ended_ns, self._began_ns + wall_ns)
             self._leave_it(file, table, max(end_ns, table.load.at_ns))
         finally:
             file.unlock()

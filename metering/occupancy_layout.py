@@ -159,8 +159,7 @@ class Table:
         """(when, slot) of the begins that the state does not know of yet."""
         found = []
         for n in range(self.used):
-            (stamp_ns,) = STAMP.unpack_from(self.stamps, _BEGAN + n * STAMP.size)
-            if stamp_ns != self._posted_ns(n):
+            if (stamp_ns := self.stamp_ns(n)) != self._posted_ns(n):
                 found.append((stamp_ns, n))
         return found
 
@@ -180,6 +179,10 @@ class Table:
     def over_ns(self, n: int) -> int:
         """When the last batch of slot ``n`` that was alone was over."""
         return int(ALONE.unpack_from(self.stamps, _ALONE + n * ALONE.size)[2])
+
+    def stamp_ns(self, n: int) -> int:
+        """When the last batch of slot ``n`` began, as the instance itself has put it there."""
+        return int(STAMP.unpack_from(self.stamps, _BEGAN + n * STAMP.size)[0])
 
     def opened(self) -> int:
         """How often a slot was opened."""

@@ -179,20 +179,19 @@ def test_nothing_ends_where_nothing_runs(leave: object) -> None:
         leave(Load(0, 0), Slot(opened_ns=0), 5)
 
 
-@given(batches=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=9))
-def test_sums_of_batches_that_were_alone_are_begins_and_ends(
-    batches: list[tuple[int, int]],
-) -> None:
+@given(walls=st.lists(st.integers(0, 9), max_size=9))
+def test_sums_of_batches_that_were_alone_are_begins_and_ends(walls: list[int]) -> None:
     load, slot = Load(0, 5, busy_ns=3, given_ns=2, lost_ns=1), Slot(0, busy_ns=2)
-    told, sums = load, slot
-    now, count, sum_ns = 5, 0, 0
-    for idle_ns, wall_ns in batches:
-        load, slot = occupancy.begin(load, slot, now + idle_ns)
-        now += idle_ns + wall_ns
-        load, slot, share_ns = occupancy.end(load, slot, now)
+    told, sums = occupancy.add_alone(load, slot, len(walls), sum(walls))
+    for wall_ns in walls:
+        load, slot = occupancy.begin(load, slot, load.at_ns + 1)
+        load, slot, share_ns = occupancy.end(load, slot, load.at_ns + wall_ns)
         assert share_ns == wall_ns
-        count, sum_ns = count + 1, sum_ns + wall_ns
-        if count % 3 == 0:  # Taken up now and then.
-            told, sums = occupancy.add_alone(told, sums, count, sum_ns, now)
-    told, sums = occupancy.add_alone(told, sums, count, sum_ns, now)
-    assert (told, sums) == (load, slot._replace(alone=count, alone_ns=sum_ns))
+    assert (told, sums) == (load._replace(at_ns=5), slot)
+
+
+def test_a_stretch_may_stand_for_several_batches() -> None:
+    load, slot = occupancy.begin(Load(0, 0), Slot(opened_ns=0), 2)
+    load, slot, share_ns = occupancy.end(load, slot, 9, 3)
+    assert (share_ns, load.busy_ns, load.batch_ns) == (7, 7, 7)
+    assert (load.executions, slot.executions) == (3, 3)

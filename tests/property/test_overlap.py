@@ -80,7 +80,8 @@ def test_two_instances_that_overlap_share_the_time_in_common() -> None:
 
 
 def test_a_hundred_thousand_intervals_are_no_quadratic_matter() -> None:
-    """Four times as many take about four times as long, and far less than sixteen times."""
+    """Four times as many take about four times as long, and far less than sixteen times. The
+    shortest of some, for the machine may be busy."""
 
     def seconds(n: int) -> float:
         draws = random.Random(n)
@@ -95,7 +96,8 @@ def test_a_hundred_thousand_intervals_are_no_quadratic_matter() -> None:
         return took
 
     seconds(1000)
-    assert seconds(40_000) < 8 * seconds(10_000)
+    few, many = zip(*((seconds(10_000), seconds(40_000)) for _ in range(3)), strict=True)
+    assert min(many) < 10 * min(few)
 
 
 def test_an_interval_that_ends_before_it_starts_is_refused_by_name() -> None:
