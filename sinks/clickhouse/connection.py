@@ -11,6 +11,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from metering.errors import MeteringError, SinkUnavailable
+from sinks.clickhouse.cluster import SETTINGS
 
 __all__ = ["ClickHouseError", "ClickHouseTarget", "Client", "connect"]
 
@@ -23,6 +24,8 @@ class ClickHouseTarget:
     user: str = "default"
     password: str = field(default="", repr=False)
     database: str = "meter"
+    cluster: str = ""
+    """As ``remote_servers`` names it; empty for a server by itself."""
 
 
 def connect(target: ClickHouseTarget, *, database: str | None = None, **options: Any) -> Client:
@@ -50,6 +53,7 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
             password=target.password,
             database=target.database if database is None else database,
             autogenerate_session_id=False,
+            settings=dict(SETTINGS) if target.cluster else None,
             **options,
         )
     except (ClickHouseError, OSError) as exc:
