@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 
 from metering.errors import UnreadableUsage
 
@@ -40,13 +41,19 @@ def check_headers(headers: Iterable[tuple[str, bytes]], event_type: str) -> None
     Raises:
         UnreadableUsage: another ``ce_type`` or ``ce_specversion``.
     """
-    wanted_of = {"ce_specversion": SPEC_VERSION, "ce_type": event_type}
+    wanted_of = _wanted(event_type)
     for name, found in headers:  # each of them, as a name may be there twice
-        wanted = wanted_of.get(name)
-        if wanted is not None and found != wanted.encode():
+        if name in wanted_of and found != wanted_of[name]:
+            wanted = wanted_of[name].decode()
             raise UnreadableUsage("wrong-type", f"{name}: want {wanted!r}, got {found[:80]!r}")
 
 
+@cache
+def _wanted(event_type: str) -> Mapping[str, bytes]:
+    return {"ce_specversion": SPEC_VERSION.encode(), "ce_type": event_type.encode()}
+
+
+@lru_cache(1024)
 def rfc3339(time_ns: int) -> str:
     seconds, ns = divmod(time_ns, 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"

@@ -72,25 +72,51 @@ Column: TypeAlias = Coded | Ints | Texts
 def constant(column: Column) -> bool:
     """Whether all rows are known to have one value; there is at least one row."""
     if isinstance(column, Coded):
-        return bool((column.codes == column.codes[0]).all())
+        return _alike(column.codes)
     if isinstance(column, Ints):
         known = column.known
         if known is not None and not known.all():
             return not known.any()
-        return bool((column.values == column.values[0]).all())
+        return _alike(column.values)
     return False
 
 
+def _alike(values: NDArray[Any]) -> bool:
+    return bool(values[0] == values[-1] and (values == values[0]).all())
+
+
+def used_codes(codes: NDArray[np.int32], count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which of the codes below ``count`` are there, in order, and the place among them for each."""
+    places = np.zeros(count, np.intp)
+    places[codes] = 1
+    used = np.flatnonzero(places)
+    places[used] = np.arange(len(used))
+    return used, places[codes]
+
+
+def order_of(keys: NDArray[Any], below: int) -> NDArray[np.intp]:
+    """Places in the order of the keys, equal ones as they are; keys are from 0 to before ``below``.
+    Those of 16 bits numpy sorts by their digits, in a fraction of the time."""
+    return np.argsort(keys.astype(np.uint16) if below <= 2**16 else keys, kind="stable")
+
+
 def coded(values: Sequence[Any]) -> Coded:
-    places: dict[Any, int] = {}
-    codes = [places.setdefault(value, len(places)) for value in values]
-    return Coded(list(places), np.array(codes, np.int32))
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    return Coded(list(places), np.array(list(map(places.__getitem__, values)), np.int32))
 
 
 def recoded(values: Sequence[Any], codes: NDArray[np.int32]) -> Coded:
     """``values[codes[n]]`` in row ``n``; ``values`` need not be distinct."""
     few = coded(values)
     return Coded(few.values, few.codes[codes])
+
+
+def whole(values: Sequence[int]) -> Whole:
+    """In 64 bits, if all of them fit."""
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array(values, object)
 
 
 def fits(values: Whole, count: int) -> bool:

@@ -77,7 +77,7 @@ Total = Annotated[int, Field(ge=0, lt=2**64)]
 
 
 class WindowRow(Frozen):
-    """Unit costs of one cohort (tenant × model) in one tumbling window of event time.
+    """Unit costs of one cohort (tenant × model × region) in one tumbling window of event time.
 
     A row replaces every row of the same window and cohort with a lower ``counted_to``, the
     offset in the usage topic up to which it has counted. ``final`` says that the watermark has
@@ -92,6 +92,7 @@ class WindowRow(Frozen):
     window_seconds: Annotated[int, Field(gt=0)]
     tenant: str
     model: str
+    region: str = ""
     final: bool
     counted_to: int
     requests: Total
@@ -147,7 +148,8 @@ class Anomaly(Frozen):
     """A window whose spend its model did not expect, with causes, the largest first.
 
     ``anomaly_id`` is made from what it speaks of, so that a replay repeats it rather than
-    making another. ``score`` is the model's, in the unit that ``score_unit`` names.
+    making another. ``score`` is the model's, in the unit that ``score_unit`` names. ``region`` is
+    empty where its windows are from before regions were told apart.
     """
 
     anomaly_id: str
@@ -155,6 +157,7 @@ class Anomaly(Frozen):
     window_seconds: int
     tenant: str
     model: str
+    region: str = ""
     score: float
     score_unit: str
     threshold: float

@@ -1,68 +1,79 @@
-"""Priced lines into windows, many at once; held to ``metering.windows.count``, line by line."""
+"""Priced lines into additions, many at once; held to ``metering.windows.count``, line by line."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import Whole, run_starts, segment_sums
+from metering.additions import TALLY, Additions
+from metering.columns import Whole, order_of, run_starts, segment_sums
 from metering.lines import CostLines
 from metering.usage import WASTED
-from metering.windows import NS_PER_SECOND, WINDOW_SECONDS, Tally, Window, WindowState, window_key
+from metering.windows import NS_PER_SECOND, WINDOW_SECONDS
 
 _SIZES = np.array(WINDOW_SECONDS, np.int64)
-"""Each divides the next, so whoever is too late for a window is too late for all shorter ones."""
 
 
-def count_lines(
-    state: WindowState,
+def too_late_for(
+    ends_ns: NDArray[np.int64], watermarks_ns: NDArray[np.int64], retention_ns: int
+) -> NDArray[np.int64]:
+    """Of each event, for how many of the window lengths, shorter ones first, it came too late: by
+    the watermark before it."""
+    window_ends = (ends_ns[:, None] // NS_PER_SECOND // _SIZES + 1) * _SIZES * NS_PER_SECOND
+    levels: NDArray[np.int64] = (window_ends + retention_ns <= watermarks_ns[:, None]).sum(axis=1)
+    return levels
+
+
+def additions_of(
     lines: CostLines,
     event: NDArray[np.intp],
     ends_ns: NDArray[np.int64],
-    watermarks_ns: NDArray[np.int64],
-    *,
-    retention_ns: int,
-) -> NDArray[np.bool_]:
-    """Count the lines; returns which events came too late for a window, shorter ones first.
-
-    ``event`` says to which event a line belongs; of each event ``ends_ns`` says when it was, and
-    ``watermarks_ns`` how far the watermark had come before it.
-    """
-    seconds = ends_ns // NS_PER_SECOND
-    window_ends = (seconds[:, None] // _SIZES + 1) * _SIZES * NS_PER_SECOND
-    too_late = (window_ends + retention_ns <= watermarks_ns[:, None]).sum(axis=1)
-    tenant, model = lines.coded("tenant"), lines.coded("model")
-    cohort = tenant.codes.astype(np.int64) * len(model.values) + model.codes
-    slot = (seconds // WINDOW_SECONDS[0])[event]
-    late = too_late[event]
-    order = np.lexsort((slot, late, cohort))
-    keys = np.stack([cohort[order], late[order], slot[order]])
-    starts = run_starts(keys)
-    sums = [segment_sums(values[order], starts).tolist() for values in _values(lines)]
-    for where, group in zip(keys[:, starts].T.tolist(), zip(*sums, strict=True), strict=True):
-        place, level, at = where
-        name = tenant.values[place // len(model.values)], model.values[place % len(model.values)]
-        for size in WINDOW_SECONDS[level:]:
-            key = window_key(at * WINDOW_SECONDS[0] * NS_PER_SECOND, size)
-            window = state.windows.get(key)
-            if window is None:
-                window = state.windows[key] = Window()
-            _add(window.cohorts.setdefault(name, Tally()), group)
-            window.dirty.add(name)
-    is_late: NDArray[np.bool_] = too_late > 0
-    return is_late
+    levels: NDArray[np.int64],
+) -> Additions:
+    """``event`` says to which event a line belongs; of each event ``ends_ns`` says when it was, and
+    ``levels`` for how many window lengths it came too late: for all of them adds nothing."""
+    tenant, model, region = (lines.coded(name) for name in ("tenant", "model", "region"))
+    models, regions = len(model.values), len(region.values)
+    cohort = (tenant.codes.astype(np.int64) * models + model.codes) * regions + region.codes
+    slot = (ends_ns // NS_PER_SECOND // WINDOW_SECONDS[0])[event]
+    level = levels[event]
+    order = _order(cohort, level, slot)
+    order = order[level[order] < len(WINDOW_SECONDS)]
+    keys = np.stack([cohort[order], level[order], slot[order]])
+    starts = run_starts(keys) if len(order) else np.zeros(0, np.intp)
+    places, found_levels, slots = keys[:, starts]
+    return Additions(
+        [
+            (
+                tenant.values[place // regions // models],
+                model.values[place // regions % models],
+                region.values[place % regions],
+            )
+            for place in places.tolist()
+        ],
+        slots * WINDOW_SECONDS[0],
+        found_levels,
+        [_sums(values, order, starts) for values in _values(lines)],
+    )
 
 
-_TALLY = tuple(f.name for f in fields(Tally))
+def _order(
+    cohort: NDArray[np.int64], level: NDArray[np.int64], slot: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """By all three; mostly they are few, and make one short key."""
+    first = int(slot.min())
+    slots = int(slot.max()) - first + 1
+    levels = len(WINDOW_SECONDS) + 1
+    if (int(cohort.max()) + 1) * levels * slots > 2**16:
+        return np.lexsort((slot, level, cohort))
+    key = (cohort * levels + level) * slots + (slot - first)
+    return order_of(key, 2**16)
 
 
-def _add(tally: Tally, sums: Sequence[int]) -> None:
-    for name, value in zip(_TALLY, sums, strict=True):
-        if value:
-            setattr(tally, name, getattr(tally, name) + value)
+def _sums(values: Whole, order: NDArray[np.intp], starts: NDArray[np.intp]) -> Whole:
+    if not values.any():  # So it is with many of them.
+        return np.zeros(len(starts), np.int64)
+    return segment_sums(values[order], starts)
 
 
 def _values(lines: CostLines) -> list[Whole]:
@@ -98,4 +109,4 @@ def _values(lines: CostLines) -> list[Whole]:
         "output_gpu_ns", "padding_gpu_ns",
     ):  # fmt: skip
         values[name] = of(name)
-    return [values[name] for name in _TALLY]
+    return [values[name] for name in TALLY]

@@ -36,9 +36,8 @@ def divide(
     # One unit each to the largest remainders, then weights, then the earlier rows.
     left = wholes - segment_sums(parts, starts)
     if left.any():
-        position = np.arange(len(parts))
-        order = np.lexsort((position, -weights, -remainders, segment))
-        rank = position - starts[segment]  # Segments keep their places in this order.
+        order = np.lexsort((-weights, -remainders, segment))
+        rank = np.arange(len(parts)) - starts[segment]  # Segments keep their places there.
         parts[order] += (rank < left[segment]).astype(parts.dtype)
     return parts
 

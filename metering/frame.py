@@ -1,4 +1,4 @@
-"""Many usage events as columns: read from their documents in one go, and held to every law at once.
+"""Many usage events as columns: taken from them in one go, and held to every law at once.
 
 What is found here is only whether all is plain and right. Where it is not, or there is any doubt,
 the event has to be read as an object (``metering.usage_columns``), which says what is wrong with
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
+from operator import attrgetter
 from typing import Any, get_args
 
 import numpy as np
@@ -17,25 +18,25 @@ from numpy.typing import NDArray
 
 from metering.columns import Coded, Ints, coded
 from metering.usage import UNEXECUTED, IdentitySource, Operation, Outcome, TimingSource
-from metering.usage_columns import PAYER, VERSION
+from metering.usage_columns import VERSION
+from metering.usage_struct import Event, payer_in
 
-Document = Mapping[str, Any]
 MAX_COUNT = 2**53
 MAX_EPOCH_NS = 2**63
 MAX_ROWS = 2**32
-MAX_TEXT = 256
 _HEAD_INTS = (
-    "sequence", "speedup", "batch_size", "wall_ns", "gpu_ns", "start_monotonic_ns", "end_epoch_ns",
+    "sequence", "speedup", "batch_size", "wall_ns", "gpu_ns", "stalled_ns", "start_monotonic_ns",
+    "end_epoch_ns",
 )  # fmt: skip
 _HEAD_TEXTS = (
     "source", "boot_id", "model", "model_version", "instance", "accelerator", "region",
     "deployment", "apportionment_rule",
 )  # fmt: skip
 _HEAD_KNOWN = ("overlap_ns", "prefill_ns", "decode_ns")
-_INTS = {
-    "rows": 1, "input_tokens": 0, "cached_input_tokens": 0, "output_tokens": 0,
-    "reasoning_tokens": 0, "gpu_ns": None, "input_gpu_ns": None, "padding_gpu_ns": 0,
-}  # fmt: skip
+_INTS = (
+    "rows", "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "gpu_ns",
+    "input_gpu_ns", "padding_gpu_ns",
+)  # fmt: skip
 _KNOWN = ("queue_ns", "prefill_gpu_ns", "decode_gpu_ns")
 _CHOICES = {
     "operation": get_args(Operation), "status": get_args(Outcome),
@@ -73,72 +74,68 @@ class Frame:
         return column.values if isinstance(column, Ints) else column.codes
 
 
-def frame_of(documents: Sequence[Document]) -> Frame:
+def frame_of(events: Sequence[Event]) -> Frame:
     """Of at least one event.
 
     Raises:
         NotPlain: see there.
     """
     try:
-        frame = _read(documents)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        frame = _read(events)
+    except (ValueError, OverflowError) as exc:
         raise NotPlain from exc
     _hold(frame)
     return frame
 
 
-def sieve(documents: Sequence[Document]) -> tuple[list[bool], Frame | None]:
+def sieve(events: Sequence[Event]) -> tuple[list[bool], Frame | None]:
     """Which of the events are plain and right, each for itself; and the frame, if all are."""
-    if not documents:
+    if not events:
         return [], None
     try:
-        frame = frame_of(documents)
+        frame = frame_of(events)
     except NotPlain:
-        if len(documents) == 1:
+        if len(events) == 1:
             return [False], None
-        half = len(documents) // 2
-        return sieve(documents[:half])[0] + sieve(documents[half:])[0], None
-    return [True] * len(documents), frame
+        half = len(events) // 2
+        return sieve(events[:half])[0] + sieve(events[half:])[0], None
+    return [True] * len(events), frame
 
 
-def _read(documents: Sequence[Document]) -> Frame:
-    _plain(d["columns"] == VERSION and type(d["columns"]) is int for d in documents)
-    columns = [d["requests"] for d in documents]
-    ids = [c["request_id"] for c in columns]
-    _plain(type(i) is list and len(i) > 0 for i in ids)
+def _read(events: Sequence[Event]) -> Frame:
+    def of_each(name: str, source: Sequence[Any] = events) -> list[Any]:
+        return list(map(attrgetter(name), source))
+
+    _plain([set(of_each("columns")) == {VERSION}])
+    columns = of_each("requests")
+    ids = of_each("request_id", columns)
     counts = np.array([len(i) for i in ids], np.intp)
-    request_ids = list(chain.from_iterable(ids))
-    _plain([set(map(type, request_ids)) == {str}, max(map(len, request_ids)) <= MAX_TEXT])
+    _every(counts > 0)
 
     batches: dict[str, Coded | Ints] = {
-        name: Ints(_ints([d[name] for d in documents])) for name in _HEAD_INTS if name != "speedup"
+        name: Ints(np.array(of_each(name), np.int64)) for name in _HEAD_INTS
     }
-    batches["speedup"] = Ints(_ints([d.get("speedup", 1) for d in documents]))
-    batches["stalled_ns"] = Ints(_ints([d.get("stalled_ns", 0) for d in documents]))
     for name in _HEAD_KNOWN:
-        batches[name] = _known([d.get(name) for d in documents])
+        batches[name] = _known(of_each(name))
     for name in _HEAD_TEXTS:
-        batches[name] = _texts([d[name] for d in documents], least=1)
-    batches["device"] = _texts([d.get("device", "") for d in documents], least=0)
-    batches["timing_source"] = _choice(
-        "timing_source", [d.get("timing_source", "monotonic") for d in documents]
-    )
-    executed = [d.get("executed", True) for d in documents]
-    _plain(type(e) is bool for e in executed)
-    batches["executed"] = Ints(np.array(executed, np.bool_))
+        batches[name] = coded(of_each(name))
+        _plain(batches[name].values)
+    batches["device"] = coded(of_each("device"))
+    batches["timing_source"] = _choice("timing_source", of_each("timing_source"))
+    batches["executed"] = Ints(np.array(of_each("executed"), np.bool_))
 
     requests: dict[str, Coded | Ints] = {}
-    for name, default in _INTS.items():
-        found = [c[name] if default is None else c.get(name, default) for c in columns]
-        requests[name] = Ints(_spread_ints(found, counts))
+    for name in _INTS:
+        requests[name] = Ints(_spread_ints(of_each(name, columns), counts))
     for name in _KNOWN:
-        requests[name] = _spread_known([c.get(name) for c in columns], counts)
-    requests["operation"] = _choice("operation", _spread([c["operation"] for c in columns], counts))
-    requests["status"] = _choice(
-        "status", _spread([c.get("status", "ok") for c in columns], counts)
+        requests[name] = _spread_known(of_each(name, columns), counts)
+    for name in ("operation", "status"):
+        requests[name] = _spread_choice(name, of_each(name, columns), counts)
+    requests["payer"], payers = _payers(
+        of_each("payers", columns), of_each("payer", columns), counts
     )
-    requests["payer"], payers = _payers(columns, counts)
-    batch = np.repeat(np.arange(len(documents)), counts)
+    request_ids = list(chain.from_iterable(ids))
+    batch = np.repeat(np.arange(len(events)), counts)
     return Frame(batches, requests, request_ids, payers, np.cumsum(counts) - counts, counts, batch)
 
 
@@ -207,21 +204,15 @@ def _within(values: NDArray[Any], least: int, below: int) -> None:
         raise NotPlain
 
 
-def _ints(values: list[Any]) -> NDArray[np.int64]:
-    if set(map(type, values)) != {int}:  # A bool is none, and a float may be cut.
-        raise NotPlain
-    return np.array(values, np.int64)
-
-
 def _known(values: list[Any]) -> Ints:
     """0 where there is none."""
-    kinds = set(map(type, values))
-    if kinds == {int}:
+    missing = values.count(None)
+    if not missing:
         return Ints(np.array(values, np.int64))
-    if kinds == {type(None)}:
+    if missing == len(values):
         return Ints(np.zeros(len(values), np.int64), np.zeros(len(values), np.bool_))
     known = np.array([v is not None for v in values], np.bool_)
-    return Ints(_ints([0 if v is None else v for v in values]), known)
+    return Ints(np.array([0 if v is None else v for v in values], np.int64), known)
 
 
 def _spread(found: Sequence[Any], counts: NDArray[np.intp]) -> list[Any]:
@@ -239,8 +230,8 @@ def _spread(found: Sequence[Any], counts: NDArray[np.intp]) -> list[Any]:
 
 def _spread_ints(found: Sequence[Any], counts: NDArray[np.intp]) -> NDArray[np.int64]:
     if list not in set(map(type, found)):
-        return np.repeat(_ints(list(found)), counts)
-    return _ints(_spread(found, counts))
+        return np.repeat(np.array(found, np.int64), counts)
+    return np.array(_spread(found, counts), np.int64)
 
 
 def _spread_known(found: Sequence[Any], counts: NDArray[np.intp]) -> Ints:
@@ -251,14 +242,6 @@ def _spread_known(found: Sequence[Any], counts: NDArray[np.intp]) -> Ints:
     return _known(_spread(found, counts))
 
 
-def _texts(values: list[Any], *, least: int) -> Coded:
-    column = coded(values)
-    for value in column.values:
-        if type(value) is not str or not least <= len(value) <= MAX_TEXT:
-            raise NotPlain
-    return column
-
-
 def _choice(name: str, values: list[Any]) -> Coded:
     column = coded(values)
     if not set(column.values) <= set(_CHOICES[name]):
@@ -266,29 +249,22 @@ def _choice(name: str, values: list[Any]) -> Coded:
     return column
 
 
+def _spread_choice(name: str, found: Sequence[Any], counts: NDArray[np.intp]) -> Coded:
+    if list in set(map(type, found)):
+        return _choice(name, _spread(found, counts))
+    few = _choice(name, list(found))
+    return Coded(few.values, np.repeat(few.codes, counts))
+
+
 def _payers(
-    columns: Sequence[Mapping[str, Any]], counts: NDArray[np.intp]
+    given: Sequence[list[Any]], places: Sequence[Any], counts: NDArray[np.intp]
 ) -> tuple[Ints, list[tuple[Any, ...]]]:
-    payers: dict[tuple[Any, ...], int] = {}
-    given = [c["payers"] for c in columns]
-    _plain(type(g) is list for g in given)
-    flat = list(chain.from_iterable(given))
-    _plain(type(p) is list for p in flat)
-    places = np.array([payers.setdefault(tuple(p), len(payers)) for p in flat], np.intp)
-    for payer in payers:
-        _hold_payer(payer)
+    texts = coded(list(map(bytes, chain.from_iterable(given))))
+    distinct = coded([payer_in(text) for text in texts.values])
+    for tenant, _, _, _, source, _ in distinct.values:
+        _plain([tenant, source in _CHOICES["identity_source"]])
     sizes = np.array([len(g) for g in given], np.intp)
-    own = _spread_ints([c["payer"] for c in columns], counts)
+    own = _spread_ints(places, counts)
     _every((own >= 0) & (own < np.repeat(sizes, counts)))
-    return Ints(places[own + np.repeat(np.cumsum(sizes) - sizes, counts)]), list(payers)
-
-
-def _hold_payer(payer: tuple[Any, ...]) -> None:
-    if len(payer) != len(PAYER):
-        raise NotPlain
-    tenant, team, project, user, source, retry_of = payer
-    texts = [tenant, team, project, user, *([] if retry_of is None else [retry_of])]
-    if set(map(type, texts)) != {str} or max(map(len, texts)) > MAX_TEXT or not tenant:
-        raise NotPlain
-    if source not in _CHOICES["identity_source"]:
-        raise NotPlain
+    codes = texts.codes[own + np.repeat(np.cumsum(sizes) - sizes, counts)]
+    return Ints(distinct.codes[codes].astype(np.intp)), list(distinct.values)

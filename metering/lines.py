@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.columns import SAFE, Coded, Column, Ints, Texts, coded, run_starts
+from metering.columns import SAFE, Coded, Column, Ints, Texts, coded, order_of, run_starts
 from metering.costs import CostLine
 from metering.money import atto_usd, usd
 
@@ -76,16 +76,15 @@ _NULLABLE_INTS = ("queue_ns", "prefill_gpu_ns", "decode_gpu_ns")
 NO_LINES = CostLines(0, {})
 
 
-def by_tenant(lines: CostLines) -> tuple[CostLines, list[tuple[str, int, int]]]:
-    """The lines in the order of their tenants, and where each tenant's lie (from, to). A tenant's
-    keep their order; there is at least one line."""
-    codes = lines.coded("tenant").codes
-    order = np.argsort(codes, kind="stable")
-    codes = codes[order]
+def tenant_order(lines: CostLines) -> tuple[NDArray[np.intp], list[tuple[str, int, int]]]:
+    """The lines' places in the order of their tenants, and where each tenant's lie (from, to). A
+    tenant's keep their order; there is at least one line."""
+    tenants = lines.coded("tenant")
+    order = order_of(tenants.codes, len(tenants.values))
+    codes = tenants.codes[order]
     starts = run_starts(codes[None]).tolist()
-    values = lines.coded("tenant").values
     places = [
-        (values[codes[start]], start, end)
+        (tenants.values[codes[start]], start, end)
         for start, end in zip(starts, [*starts[1:], lines.count], strict=True)
     ]
-    return lines.take(order), places
+    return order, places

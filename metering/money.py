@@ -25,3 +25,16 @@ def quotient(cost: Decimal, count: int, per: int = 1) -> Decimal | None:
         return None
     exact = _EXACT.divide(_EXACT.multiply(cost, Decimal(per)), Decimal(count))
     return _EXACT.quantize(exact, Decimal("1e-18"))
+
+
+def atto_quotient(atto: int, count: int) -> int | None:
+    """:func:`quotient` in attodollars: half to even, ``None`` where there were no units."""
+    if count == 0:
+        return None
+    whole, rest = divmod(atto, count)
+    return whole + (2 * rest > count or (2 * rest == count and whole % 2 == 1))
+
+
+def atto_text(atto: int) -> str:
+    """Attodollars, at least 0, as dollars with all 18 decimals."""
+    return f"{atto // ATTO_PER_USD}.{atto % ATTO_PER_USD:018d}"

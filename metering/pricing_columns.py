@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metering.columns import Column, Ints, Texts, Whole, recoded
+from metering.columns import Column, Ints, Texts, recoded, whole
 from metering.division import divide, divide_in_two
 from metering.errors import UnknownPrice
 from metering.frame import Frame
@@ -66,7 +66,7 @@ def _costs(frame: Frame, prices: list[GpuHourPrice | None]) -> dict[str, Column]
     few = list(distinct.values())
     known = np.array([p is not None for p in few], np.bool_)[codes]
     nano = {key: 0 if p is None else p.nano_usd_per_gpu_hour for key, p in distinct.items()}
-    wholes = _whole([
+    wholes = whole([
         gpu_cost_atto(gpu_ns, nano[id(p)])
         for gpu_ns, p in zip(frame.of_batch("gpu_ns").tolist(), prices, strict=True)
     ])  # fmt: skip
@@ -84,10 +84,3 @@ def _costs(frame: Frame, prices: list[GpuHourPrice | None]) -> dict[str, Column]
         "input_cost_usd": Ints(inputs, told),
         "output_cost_usd": Ints(total - inputs, told),
     }
-
-
-def _whole(values: list[int]) -> Whole:
-    try:
-        return np.array(values, np.int64)
-    except OverflowError:
-        return np.array(values, object)

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field, create_model
-from pydantic_core import to_json
 
-from metering.columns import Coded, Column, Ints, constant
+from metering.columns import Coded, Column, Ints, constant, used_codes
 from metering.costs import CostLine
-from metering.lines import MONEY, CostLines, by_tenant
-from metering.money import ATTO_PER_USD
+from metering.lines import MONEY, CostLines, tenant_order
+from metering.money import atto_usd, usd
+from metering.money_columns import dollar_rows, dollars
 from metering.usage import Frozen, Name
 
 MAX_LINES = 500
 """In a message. With the longest names it has some 8 MB, else a tenth of that."""
 _FIRST = np.array([0])
-_NAMES = tuple(n for n in CostLine.model_fields if n != "tenant")
+_LEADER = "source"
+"""Most of what is said of a server is the same for all lines of one source."""
+_REST = ("output_gpu_ns", "output_cost_usd")
+"""Left out: what the whole leaves beside the part of the input."""
+_NAMES = tuple(n for n in CostLine.model_fields if n != "tenant" and n not in _REST)
+
+_json = msgspec.json.Encoder().encode
+Cut: TypeAlias = Callable[[int, int], bytes]
+"""A column's JSON for the lines from one to before another."""
 
 
 class Dictionary(BaseModel):
-    """A column of few values: line ``n`` has ``values[codes[n]]``."""
+    """A column of few values: line ``n`` has ``values[codes[n]]``.
+
+    In place of ``codes`` there may be the name of another field, whose ``codes`` they are.
+    """
 
     values: list[Any]
-    codes: list[int]
+    codes: list[int] | str
 
 
 def _any_of_three(name: str) -> Any:
@@ -40,10 +54,13 @@ TenantCosts = create_model(
     __base__=Frozen,
     __doc__="""Some of a tenant's requests, priced.
 
-    The fields are those of a line (``CostLine``). Each is one value that all of the ``lines``
-    have, or a list with an entry for each, or an object with the few ``values`` that there are and
-    ``codes``, an entry for each line that points into them. A line is identified by its ``source``,
-    ``sequence`` and ``position``: one that comes again, in another message too, is the same line.
+    The fields are those of a line (``CostLine``), without ``output_gpu_ns`` and
+    ``output_cost_usd``: what ``gpu_ns`` and ``cost_usd`` leave beside ``input_gpu_ns`` and
+    ``input_cost_usd``. Each is one value that all of the ``lines`` have, or a list with an entry
+    for each, or an object with the few ``values`` that there are and ``codes``, an entry for each
+    line that points into them, or the name of another field that has the same ``codes``. A line is
+    identified by its ``source``, ``sequence`` and ``position``: one that comes again, in another
+    message too, is the same line.
     """,
     tenant=(Name, ...),
     lines=(int, Field(ge=1)),
@@ -55,36 +72,88 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
     """(tenant, message) for each tenant, several where it has many lines; they keep their order."""
     if lines.count == 0:
         return
-    ordered, places = by_tenant(lines)
-    same: dict[str, Any] = {}
-    few: dict[str, tuple[list[Any], list[int]]] = {}
-    each: dict[str, list[Any]] = {}
+    order, places = tenant_order(lines)
+    leader = lines.coded(_LEADER)
+    same: list[bytes] = []
+    cuts: dict[bytes, Cut] = {}
+    followers: dict[str, Sequence[Any]] = {}
     for name in _NAMES:
-        column = ordered.columns[name]
+        column = lines.columns[name]
         if constant(column):
-            same[name] = _values(name, column.take(_FIRST))[0]
+            value = _json(_values(name, column.take(_FIRST))[0])
+            same.append(b',"%b":%b' % (name.encode(), value))
         elif isinstance(column, Coded):
-            few[name] = _texts(name, column.values), column.codes.tolist()
+            led = None if name == _LEADER else _led_by(leader, column)
+            if led is not None:
+                followers[name] = _texts(name, [column.values[n] for n in led.tolist()])
+            elif name != _LEADER:
+                cuts[name.encode()] = _few(name, column.take(order))
         else:
-            each[name] = _values(name, column)
+            cuts[name.encode()] = _each(name, column.take(order))
+    led_cut = None if constant(leader) else _led(leader.take(order), followers)
     for tenant, first, end in places:
         for start in range(first, end, MAX_LINES):
             stop = min(end, start + MAX_LINES)
-            document = {"tenant": tenant, "lines": stop - start, **same}
-            for name, values in each.items():
-                document[name] = values[start:stop]
-            for name, (values, codes) in few.items():
-                document[name] = _dictionary(values, codes[start:stop])
-            yield tenant, to_json(document)
+            parts = [b'{"tenant":%b,"lines":%d' % (_json(tenant), stop - start), *same]
+            parts += [b',"%b":%b' % (name, cut(start, stop)) for name, cut in cuts.items()]
+            if led_cut is not None:
+                parts.append(led_cut(start, stop))
+            parts.append(b"}")
+            yield tenant, b"".join(parts)
 
 
-def _dictionary(values: list[Any], codes: list[int]) -> dict[str, list[Any]]:
-    """With the values alone that are used."""
-    used = sorted(set(codes))
-    if len(used) == len(values):
-        return {"values": values, "codes": codes}
-    places = dict(zip(used, range(len(used)), strict=True))
-    return {"values": [values[n] for n in used], "codes": [places[c] for c in codes]}
+def _led_by(leader: Coded, column: Coded) -> NDArray[np.int32] | None:
+    """The column's code for each of the leader's values, if it has one alone for each."""
+    found = np.zeros(len(leader.values), np.int32)
+    found[leader.codes] = column.codes
+    return found if (found[leader.codes] == column.codes).all() else None
+
+
+def _led(leader: Coded, followers: Mapping[str, Sequence[Any]]) -> Cut:
+    """The leader's column, and those that follow it: most messages are of the same few servers."""
+    known: dict[bytes, tuple[bytes, bytes]] = {}
+
+    def columns_of(used: list[int]) -> tuple[bytes, bytes]:
+        columns: dict[str, Any] = {}
+        for name, texts in followers.items():
+            own = [texts[n] for n in used]
+            alike = own.count(own[0]) == len(own)
+            columns[name] = own[0] if alike else {"values": own, "codes": _LEADER}
+        rest = _json(columns)[1:-1]
+        return _json([leader.values[n] for n in used]), b"," + rest if rest else b""
+
+    def cut(start: int, stop: int) -> bytes:
+        used, own = used_codes(leader.codes[start:stop], len(leader.values))
+        key = used.tobytes()
+        if key not in known:
+            known[key] = columns_of(used.tolist())
+        values, rest = known[key]
+        codes = _json(own.tolist())
+        return b',"%b":{"values":%b,"codes":%b}%b' % (_LEADER.encode(), values, codes, rest)
+
+    return cut
+
+
+def _few(name: str, column: Coded) -> Cut:
+    """With the values alone that are used: the others are other tenants'."""
+    texts = _texts(name, column.values)
+
+    def cut(start: int, stop: int) -> bytes:
+        used, own = used_codes(column.codes[start:stop], len(texts))
+        if len(used) == 1:
+            return _json(texts[used[0]])
+        return _json({"values": [texts[n] for n in used.tolist()], "codes": own.tolist()})
+
+    return cut
+
+
+def _each(name: str, column: Column) -> Cut:
+    if name in MONEY and isinstance(column, Ints):
+        rows = dollar_rows(column)
+        if rows is not None:
+            return lambda start, stop: b"[%b]" % rows[start:stop].tobytes()[:-1]
+    values = _values(name, column)
+    return lambda start, stop: _json(values[start:stop])
 
 
 def lines_in(value: bytes) -> list[CostLine]:
@@ -95,20 +164,31 @@ def lines_in(value: bytes) -> list[CostLine]:
     """
     document: Mapping[str, Any] = json.loads(value)
     count = document["lines"]
-    spread = {name: _spread(document[name], count) for name in ("tenant", *_NAMES)}
+    spread = {name: _spread(document, name, count) for name in ("tenant", *_NAMES)}
+    spread["output_gpu_ns"] = [
+        whole - part for whole, part in zip(spread["gpu_ns"], spread["input_gpu_ns"], strict=True)
+    ]
+    spread["output_cost_usd"] = [
+        None if whole is None else usd(atto_usd(Decimal(whole)) - atto_usd(Decimal(part)))
+        for whole, part in zip(spread["cost_usd"], spread["input_cost_usd"], strict=True)
+    ]
     rows = zip(*spread.values(), strict=True)
     return [CostLine.model_validate(dict(zip(spread, row, strict=True))) for row in rows]
 
 
-def _spread(column: Any, count: int) -> list[Any]:
+def _spread(document: Mapping[str, Any], name: str, count: int) -> list[Any]:
+    column = document[name]
     if isinstance(column, dict):
-        return [column["values"][code] for code in column["codes"]]
+        codes = column["codes"]
+        if isinstance(codes, str):
+            codes = document[codes]["codes"]
+        return [column["values"][code] for code in codes]
     return column if isinstance(column, list) else [column] * count
 
 
 def _values(name: str, column: Column) -> list[Any]:
     if name in MONEY and isinstance(column, Ints):
-        return _dollars(column)
+        return dollars(column)
     if isinstance(column, Coded):
         return Coded(_texts(name, column.values), column.codes).tolist()
     return column.tolist()
@@ -118,16 +198,3 @@ def _texts(name: str, values: Sequence[Any]) -> list[Any]:
     if name == "usd_per_gpu_hour":
         return [None if price is None else f"{price:f}" for price in values]
     return list(values)
-
-
-def _dollars(column: Ints) -> list[str | None]:
-    values = column.values
-    texts: list[str | None]
-    if values.dtype != object and int(values.max()) < ATTO_PER_USD:
-        texts = [f"0.{atto:018d}" for atto in values.tolist()]
-    else:
-        texts = [f"{a // ATTO_PER_USD}.{a % ATTO_PER_USD:018d}" for a in values.tolist()]
-    if column.known is not None:
-        for n in np.flatnonzero(~column.known).tolist():
-            texts[n] = None
-    return texts

@@ -1,20 +1,22 @@
 """Tumbling windows of event time, and how far into its source each of them has counted.
 
-The state is plain data and changes only through :func:`count`, :func:`close` and
-:func:`forget`; time is passed in. One state belongs to one partition of the usage topic. The
-stream counts many lines at once (``metering.counting``), which is held to :func:`count`.
+The plain rule, line by line: state is plain data and changes only through :func:`count`,
+:func:`close` and :func:`forget`; time is passed in. The stream does the same in two steps over
+columns, ``metering.counting`` and ``metering.totals``, which are held to what is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from typing import Any
 
 from metering.costs import CostLine, WindowRow
 from metering.money import atto_usd, usd
 from metering.usage import WASTED
 
-WINDOW_SECONDS: tuple[int, ...] = (10, 60)
+WINDOW_SECONDS: tuple[int, ...] = (10, 60, 3_600, 86_400)
+"""Each divides the next, so whoever is too late for a window is too late for all shorter ones."""
 NS_PER_SECOND = 10**9
 
 
@@ -35,7 +37,6 @@ class Tally:
     cost_atto: int = 0
     input_cost_atto: int = 0
     output_cost_atto: int = 0
-    # From here on: records of a ledger from before are shorter.
     padding_gpu_ns: int = 0
     wasted_gpu_ns: int = 0
     cache_hits: int = 0
@@ -77,8 +78,8 @@ class WindowKey:
         return (self.start_s + self.seconds) * NS_PER_SECOND
 
 
-Cohort = tuple[str, str]
-"""(tenant, model)"""
+Cohort = tuple[str, str, str]
+"""(tenant, model, region)"""
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ def count(
                     late.append(line)
                 continue
             window = state.windows.setdefault(key, Window())
-            cohort = (line.tenant, line.model)
+            cohort = (line.tenant, line.model, line.region)
             window.cohorts.setdefault(cohort, Tally()).add(line)
             window.dirty.add(cohort)
     state.counted_to = offset
@@ -151,7 +152,7 @@ def close(state: WindowState, closing_ns: int, *, provisional: bool) -> list[Win
             window.dirty = set(window.cohorts)
         if window.dirty and (window.final or provisional):
             rows += [
-                _row(key, cohort, window.cohorts[cohort], window.final, state.counted_to)
+                row_of(key, cohort, astuple(window.cohorts[cohort]), window.final, state.counted_to)
                 for cohort in sorted(window.dirty)
             ]
             window.dirty = set()
@@ -169,30 +170,24 @@ def forget(state: WindowState, *, retention_ns: int) -> None:
         del state.windows[key]
 
 
-def _row(key: WindowKey, cohort: Cohort, tally: Tally, final: bool, counted_to: int) -> WindowRow:
-    tenant, model = cohort
-    return WindowRow(
+def row_of(
+    key: WindowKey, cohort: Cohort, sums: Sequence[int], final: bool, counted_to: int
+) -> WindowRow:
+    """``sums`` are those of a ``Tally``, in its order."""
+    tenant, model, region = cohort
+    values: dict[str, Any] = dict(zip(_FIELDS, sums, strict=True))
+    values |= {f"{name}_usd": usd(values.pop(f"{name}_atto")) for name in _COSTS}
+    return WindowRow.model_construct(
         window_start_ms=key.start_s * 1000,
         window_seconds=key.seconds,
         tenant=tenant,
         model=model,
+        region=region,
         final=final,
         counted_to=counted_to,
-        requests=tally.requests,
-        retries=tally.retries,
-        unpriced_requests=tally.unpriced_requests,
-        batch_size_sum=tally.batch_size_sum,
-        input_tokens=tally.input_tokens,
-        cached_input_tokens=tally.cached_input_tokens,
-        output_tokens=tally.output_tokens,
-        gpu_ns=tally.gpu_ns,
-        input_gpu_ns=tally.input_gpu_ns,
-        output_gpu_ns=tally.output_gpu_ns,
-        padding_gpu_ns=tally.padding_gpu_ns,
-        wasted_gpu_ns=tally.wasted_gpu_ns,
-        cache_hits=tally.cache_hits,
-        refused_requests=tally.refused_requests,
-        cost_usd=usd(tally.cost_atto),
-        input_cost_usd=usd(tally.input_cost_atto),
-        output_cost_usd=usd(tally.output_cost_atto),
+        **values,
     )
+
+
+_FIELDS = tuple(f.name for f in fields(Tally))
+_COSTS = ("cost", "input_cost", "output_cost")

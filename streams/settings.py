@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from metering.errors import MeteringError
 
 PREFIX = "METER_"
+METADATA_MAX_AGE_MS = 5_000
+"""So long may a client go by what it was told of topics and their partitions. A broker that is just
+back may know of none; a group that shares them out then has nothing to do until somebody asks
+again, which by aiokafka's and Faust's default is after 5 minutes."""
 
 
 class InvalidSettings(MeteringError):
@@ -34,6 +38,7 @@ class Settings(BaseModel):
     clickhouse_user: str = "default"
     clickhouse_password: SecretStr = SecretStr("")
     clickhouse_database: str = "meter"
+    clickhouse_cluster: str = ""
     triton_grpc: str = "127.0.0.1:8001"
     triton_http: str = "127.0.0.1:8000"
     triton_metrics: str = "127.0.0.1:8002"
@@ -87,7 +92,8 @@ class Settings(BaseModel):
         return env
 
     def kafka_client(self) -> dict[str, Any]:
-        """Keyword arguments that every aiokafka client takes: address, TLS and SASL.
+        """Keyword arguments that every aiokafka client takes: address, TLS, SASL, and how often
+        it asks for the topics.
 
         Raises:
             InvalidSettings: the file of certificates can't be used.
@@ -95,6 +101,7 @@ class Settings(BaseModel):
         kwargs: dict[str, Any] = {
             "bootstrap_servers": self.kafka,
             "security_protocol": self.kafka_security_protocol,
+            "metadata_max_age_ms": METADATA_MAX_AGE_MS,
         }
         if self.kafka_security_protocol in ("SSL", "SASL_SSL"):
             kwargs["ssl_context"] = self._ssl_context()

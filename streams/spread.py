@@ -1,7 +1,8 @@
 """Columns of a message back to rows, apart from the code that wrote them: for audits.
 
 A column is a list with an entry for each row, one value that all rows have, or an object with few
-``values`` and each row's place among them (``codes``).
+``values`` and each row's place among them (``codes``), or the name of the column that has the same
+places.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ def spread(columns: Mapping[str, Any], count: int, names: Sequence[str]) -> Iter
     Raises:
         KeyError, ValueError: a column is missing, or has another length.
     """
-    lists = [_rows(columns[name], count) for name in names]
+    lists = [_rows(columns, name, count) for name in names]
     for row in zip(range(count), *lists, strict=True):
         yield list(row[1:])
 
 
-def _rows(column: Any, count: int) -> list[Any]:
+def _rows(columns: Mapping[str, Any], name: str, count: int) -> list[Any]:
+    column = columns[name]
     if isinstance(column, dict):
-        return [column["values"][code] for code in column["codes"]]
+        codes = column["codes"]
+        if isinstance(codes, str):
+            codes = columns[codes]["codes"]
+        return [column["values"][code] for code in codes]
     return column if isinstance(column, list) else [column] * count
 
 

@@ -12,4 +12,5 @@ def clickhouse_target(settings: Settings) -> ClickHouseTarget:
         settings.clickhouse_user,
         settings.clickhouse_password.get_secret_value(),
         settings.clickhouse_database,
+        settings.clickhouse_cluster,
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 USAGE_BATCHES = "usage.batches.v1"
+ADDITIONS = "meter.additions.v1"
+LEDGERS = "meter.ledgers.v1"
+TOTALS = "meter.totals.v1"
 USAGE_DLQ = "usage.dlq.v1"
 USAGE_CAPACITY = "usage.capacity.v1"
 USAGE_RECONCILIATION = "usage.reconciliation.v1"
@@ -13,35 +16,65 @@ COST_WINDOWS = "cost.windows.v1"
 COST_ANOMALIES = "cost.anomalies.v1"
 
 
+FOLLOWS = {LEDGERS: USAGE_BATCHES, TOTALS: ADDITIONS}
+"""Has as many partitions as the other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A topic as it should be. With ``one_reader`` more than one partition is a fault: whoever
-    reads it must see everything, in its order. ``configs`` are those that we care about."""
+    reads it must see everything, in its order. With ``is_fixed`` none are added once it is there:
+    what is where follows from their number. ``configs`` are those that we care about. Topics
+    that begin with ``meter.`` are internal: the worker's own, and nobody's contract."""
 
     name: str
     partitions: int
     configs: dict[str, str] = field(default_factory=dict)
     one_reader: bool = False
+    is_fixed: bool = False
+
+    @property
+    def is_internal(self) -> bool:
+        return self.name.startswith("meter.")
 
 
 _DAY_MS = 24 * 3_600_000
 _WEEK_MS = str(7 * _DAY_MS)
 LARGEST_FRAME_BYTES = 16 * 1024**2
 """A frame of the usage log must fit into a message, or it stops all that is behind it."""
+USAGE_PARTITIONS = 4
+TOTALS_PARTITIONS = 4
+_STATE = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024**2),
+    "min.cleanable.dirty.ratio": "0.1",
+    "delete.retention.ms": "60000",
+    "max.message.bytes": str(LARGEST_FRAME_BYTES),
+}
 
 TOPICS: tuple[Topic, ...] = (
-    # One partition: windows are over all sources, so one reader must see them all.
+    # By source. As many workers as partitions can share it.
     # The broker's stamp bounds how far in the future an event may lie.
     Topic(
         USAGE_BATCHES,
-        1,
+        USAGE_PARTITIONS,
         {
             "retention.ms": _WEEK_MS,
             "message.timestamp.type": "LogAppendTime",
             "max.message.bytes": str(LARGEST_FRAME_BYTES + 64 * 1024),
         },
-        one_reader=True,
     ),
+    # One for each partition of usage: what is counted, in a record that replaces the one before.
+    Topic(LEDGERS, USAGE_PARTITIONS, _STATE),
+    # By cohort. A week, as usage: a worker goes on where the totals end.
+    Topic(
+        ADDITIONS,
+        TOTALS_PARTITIONS,
+        {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES)},
+        is_fixed=True,
+    ),
+    # One for each partition of additions: the windows that may still change.
+    Topic(TOTALS, TOTALS_PARTITIONS, _STATE, is_fixed=True),
     # What was refused, with its headers twice and the reason.
     Topic(
         USAGE_DLQ,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from metering.errors import MeteringError
-from streams.topics import TOPICS, Topic
+from streams.topics import FOLLOWS, TOPICS, Topic
 
 LIST_CONFIGS: frozenset[str] = frozenset(("cleanup.policy",))
 """Their values are sets, written with commas."""
@@ -77,15 +77,19 @@ def plan_topic(
         beyond.append(
             f"partitions: {found.partitions}, not {wanted.partitions}: they can't be taken away"
         )
+    if wanted.is_fixed and found.partitions != wanted.partitions:
+        beyond.append(
+            f"partitions: {found.partitions}, not {wanted.partitions}: "
+            "what is where follows from their number"
+        )
+    adds = found.partitions < wanted.partitions and not wanted.is_fixed
     if replication_factor is not None and found.replicas < replication_factor:
         beyond.append(
             f"replicas: {found.replicas}, not {replication_factor}: see kafka-reassign-partitions"
         )
     return TopicPlan(
         wanted,
-        more_partitions=(
-            (found.partitions, wanted.partitions) if found.partitions < wanted.partitions else None
-        ),
+        more_partitions=(found.partitions, wanted.partitions) if adds else None,
         configs={
             name: (found.configs.get(name, "unset"), value)
             for name, value in wanted.configs.items()
@@ -96,7 +100,8 @@ def plan_topic(
 
 
 def with_partitions(partitions: Mapping[str, int]) -> tuple[Topic, ...]:
-    """The project's topics, those that are named with another count of partitions.
+    """The project's topics, those that are named with another count of partitions, and those that
+    follow them with the same.
 
     Raises:
         MeteringError: no such topic, a count below 1, or more than one where one reader must see
@@ -113,6 +118,9 @@ def with_partitions(partitions: Mapping[str, int]) -> tuple[Topic, ...]:
                 f"{name}={count}: this topic has one partition, for its reader must see everything"
             )
         by_name[name] = replace(by_name[name], partitions=count)
+    for name, leader in FOLLOWS.items():
+        if leader in partitions and name not in partitions:
+            by_name[name] = replace(by_name[name], partitions=partitions[leader])
     return tuple(by_name.values())
 
 

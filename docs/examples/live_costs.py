@@ -18,7 +18,9 @@ def per_line(event, field):
     """One value a line: a list, one value for all, or few values and each line's place in them."""
     value = event[field]
     if isinstance(value, dict):
-        return [value["values"][code] for code in value["codes"]]
+        codes = value["codes"]  # or the name of the field that has the same codes
+        codes = event[codes]["codes"] if isinstance(codes, str) else codes
+        return [value["values"][code] for code in codes]
     return value if isinstance(value, list) else [value] * event["lines"]
 
 
@@ -30,9 +32,9 @@ class Costs:
     def is_new(self, line):
         if line in self.seen:
             return False
-        self.seen[line] = None
-        if len(self.seen) > REMEMBERED:
+        if len(self.seen) == REMEMBERED:
             del self.seen[next(iter(self.seen))]  # the oldest
+        self.seen[line] = None
         return True
 
     def add_requests(self, event):
@@ -51,9 +53,9 @@ class Costs:
         if not row["final"] or row["counted_to"] <= self.windows.get(key, -1):
             return
         self.windows[key] = row["counted_to"]
-        window = f"window {row['window_start_ms'] // 1000} + {row['window_seconds']} s"
-        said = f"{row['model']}  {Decimal(row['cost_usd']):.9f} USD  {row['requests']} requests"
-        print(f"{window}  {said}", flush=True)
+        start, where = row["window_start_ms"] // 1000, row.get("region") or "all regions"
+        at = f"window {start} + {row['window_seconds']} s  {row['model']} in {where}"
+        print(f"{at}  {Decimal(row['cost_usd']):.9f} USD  {row['requests']} requests", flush=True)
 
 
 async def main():
@@ -67,11 +69,9 @@ async def main():
     async with AIOKafkaConsumer(REQUESTS, WINDOWS, **cluster) as consumer:
         async for message in consumer:
             event = json.loads(message.value)
-            if event["tenant"] != args.tenant:
-                continue
-            if message.topic == WINDOWS:
+            if event["tenant"] == args.tenant and message.topic == WINDOWS:
                 costs.add_window(message.key, event)
-            else:
+            elif event["tenant"] == args.tenant:
                 costs.add_requests(event)
 
 

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from metering.columns import Coded, Column, Ints
 from metering.lines import MONEY, CostLines
 from metering.money import usd
 
 _NANOSECONDS = pa.timestamp("ns", "UTC")
-_COST = pa.decimal128(38, 18)
+COST = pa.decimal128(38, 18)
 _PRICE = pa.decimal128(27, 9)
+
+
+def table_of_all(parts: Sequence[CostLines]) -> Any:
+    """A ``pyarrow.Table`` with a row for each line of each of the parts; there is at least one."""
+    tables = [table_of(lines) for lines in parts]
+    if len(tables) == 1:
+        return tables[0]
+    for name in tables[0].column_names:
+        if len({table.schema.field(name).type for table in tables}) > 1:
+            tables = [_spelled_out(table, name) for table in tables]
+    return pa.concat_tables(tables).unify_dictionaries()
+
+
+def _spelled_out(table: Any, name: str) -> Any:
+    """With the column's values in place of a dictionary, which not all of them have."""
+    column = table[name]
+    if not pa.types.is_dictionary(column.type):
+        return table
+    value_type = column.type.value_type
+    return table.set_column(table.column_names.index(name), name, column.cast(value_type))
 
 
 def table_of(lines: CostLines) -> Any:
@@ -45,11 +67,15 @@ def _array(name: str, column: Column) -> Any:
 def _money(column: Ints) -> Any:
     """Attodollars are the decimal's own integers; 128 bits hold two words, the low one first."""
     if column.values.dtype == object:
-        return pa.array([None if a is None else usd(a) for a in column.tolist()], _COST)
+        return pa.array([None if a is None else usd(a) for a in column.tolist()], COST)
     words = np.zeros((len(column.values), 2), np.int64)
     words[:, 0] = column.values
-    known = None
-    if column.known is not None:
-        known = pa.py_buffer(np.packbits(column.known, bitorder="little").tobytes())
-    buffers = [known, pa.py_buffer(words)]
-    return pa.Array.from_buffers(_COST, len(column.values), buffers)
+    return decimals(words, column.known)
+
+
+def decimals(words: NDArray[Any], known: NDArray[np.bool_] | None) -> Any:
+    """Of the decimals' own integers, two words each, the low one first."""
+    bits = None
+    if known is not None:
+        bits = pa.py_buffer(np.packbits(known, bitorder="little").tobytes())
+    return pa.Array.from_buffers(COST, len(words), [bits, pa.py_buffer(words)])

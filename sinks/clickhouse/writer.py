@@ -12,16 +12,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from metering.costs import Anomaly, WindowRow
+from metering.costs import Anomaly
 from metering.errors import SinkUnavailable
 from metering.lines import CostLines
-from sinks.clickhouse.arrow import table_of
+from metering.window_rows import WindowRows
+from sinks.clickhouse.arrow import table_of_all
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
-
-_WINDOW_COLUMNS: tuple[str, ...] = tuple(
-    f for f in WindowRow.model_fields if f != "window_start_ms"
-)
-_QUOTIENTS: tuple[str, ...] = tuple(WindowRow.model_computed_fields)
+from sinks.clickhouse.window_table import window_table
 
 _SETTINGS = {"max_partitions_per_insert_block": 0}
 """Events may be from any month since 1970: an insert that is refused for that would be for ever."""
@@ -38,17 +35,18 @@ class ClickHouseWriter:
         self._client: Client | None = None
 
     def write_lines(self, lines: CostLines) -> None:
-        """In Arrow: there are many."""
-        if lines.count:
-            table = table_of(lines)
-            self._send(
-                "cost_request_lines",
-                lines.count,
-                lambda client, name: client.insert_arrow(name, table, settings=_SETTINGS),
-            )
+        self.write_all_lines([lines])
 
-    def write_windows(self, rows: Sequence[WindowRow]) -> None:
-        self._insert("cost_window_rows", rows, _window_columns)
+    def write_all_lines(self, parts: Sequence[CostLines]) -> None:
+        """In one insert, in Arrow: there are many."""
+        parts = [lines for lines in parts if lines.count]
+        if parts:
+            self._insert_arrow("cost_request_lines", table_of_all(parts))
+
+    def write_windows(self, *parts: WindowRows) -> None:
+        """In one insert, in Arrow."""
+        if any(parts):
+            self._insert_arrow("cost_window_rows", window_table(*filter(None, parts)))
 
     def write_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
         self._insert("cost_anomaly_rows", anomalies, _anomaly_columns)
@@ -57,6 +55,14 @@ class ClickHouseWriter:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+    def _insert_arrow(self, name: str, table: Any) -> None:
+        """As ``_insert``."""
+        self._send(
+            name,
+            table.num_rows,
+            lambda client, name: client.insert_arrow(name, table, settings=_SETTINGS),
+        )
 
     def _insert(
         self, table: str, rows: Sequence[Row], columns: Callable[[Sequence[Row]], list[Column]]
@@ -87,19 +93,11 @@ class ClickHouseWriter:
             raise SinkUnavailable(f"ClickHouse table {table}", rows, str(exc).strip()) from exc
 
 
-def _window_columns(rows: Sequence[WindowRow]) -> list[Column]:
-    return [
-        ("window_start", [_utc(row.window_start_ms) for row in rows]),
-        ("version", [row.counted_to * 2 + row.final for row in rows]),
-        *((name, [getattr(row, name) for row in rows]) for name in _WINDOW_COLUMNS + _QUOTIENTS),
-    ]
-
-
 def _anomaly_columns(anomalies: Sequence[Anomaly]) -> list[Column]:
     tops = [a.causes[0] if a.causes else None for a in anomalies]
     same = (
-        "anomaly_id", "window_seconds", "tenant", "model", "score", "score_unit", "threshold",
-        "expected_usd", "observed_usd", "usd_per_hour",
+        "anomaly_id", "window_seconds", "tenant", "model", "region", "score", "score_unit",
+        "threshold", "expected_usd", "observed_usd", "usd_per_hour",
     )  # fmt: skip
     return [
         ("window_start", [_utc(a.window_start_ms) for a in anomalies]),

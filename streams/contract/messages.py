@@ -137,17 +137,20 @@ MESSAGES: tuple[Message, ...] = (
     Message(
         COST_WINDOWS,
         "windowRow",
-        "Unit costs of one tenant and model in one window: keep the highest counted_to of a key.",
+        (
+            "Unit costs of one tenant, model and region in one window: "
+            "keep the highest counted_to of a key."
+        ),
         WindowRow,
         COST_WINDOW_TYPE,
         key=(
-            "window_seconds/window_start_ms/tenant/model: of one window and cohort alone. "
+            "window_seconds/window_start_ms/tenant/model/region: of one window and cohort alone. "
             "Within a name / is %2F and % is %25. The topic is compacted by it"
         ),
         source="the worker",
         id="the key and counted_to, and ~ after it while the window is open: key@counted_to~",
         time="the window's end",
-        key_pattern=r"^[0-9]+/-?[0-9]+/[^/]*/[^/]*$",
+        key_pattern=r"^[0-9]+/-?[0-9]+/[^/]*/[^/]*/[^/]*$",
     ),
     Message(
         COST_ANOMALIES,

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metering.errors import StackError
@@ -33,16 +33,7 @@ class Child:
 
     @classmethod
     async def spawn(cls, recipe: Recipe, log: Path, custody: Custody) -> Child:
-        with log.open("ab") as out:
-            process = await asyncio.create_subprocess_exec(
-                *leashed(recipe.argv),
-                env=dict(recipe.env),
-                cwd=recipe.cwd,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=out,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = await spawn_leashed(recipe.argv, recipe.env, recipe.cwd, log)
         custody.remember(group=process.pid)
         return cls(recipe, process, log)
 
@@ -123,6 +114,22 @@ class Child:
     def outcome(self) -> str:
         code = self._process.returncode
         return "running" if code is None else describe_exit(code)
+
+
+async def spawn_leashed(
+    argv: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path
+) -> asyncio.subprocess.Process:
+    """In a group of its own; what it says is added to ``log``."""
+    with log.open("ab") as out:
+        return await asyncio.create_subprocess_exec(
+            *leashed(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def leashed(argv: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from streams.odd_records import read_odd_records
 from streams.settings import Settings
 from streams.targets import clickhouse_target
 from streams.worker.app import make_app
+from streams.worker.garbage import settle
 from streams.worker.patience import is_kafkas, reach_kafka, until_there
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     serve(registry, settings.metrics_host, settings.metrics_port)
     until_there(partial(migrate, clickhouse_target(settings)))
     until_there(partial(reach_kafka, settings))
+    settle()
     worker = faust.Worker(app, loglevel="INFO", override_logging=False, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()

@@ -1,43 +1,43 @@
-"""The Faust app: one agent over the usage topic, one table that holds a ledger per partition."""
+"""The Faust app: an agent that prices usage, and one that adds up windows."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
-import os
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import faust
 from aiokafka.errors import KafkaError
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from metering.ledger import Ledger, from_bytes
-from metering.messages import Message
-from sinks.clickhouse.writer import ClickHouseWriter
+from metering.errors import SinkUnavailable
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher
-from streams.settings import Settings
-from streams.targets import clickhouse_target
-from streams.topics import USAGE_BATCHES
-from streams.worker.book import PriceBookFile
-from streams.worker.intake import takes
-from streams.worker.processor import Processor
-from streams.worker.reread import read_stretch
+from streams.settings import METADATA_MAX_AGE_MS, Settings
+from streams.topics import ADDITIONS, USAGE_BATCHES
+from streams.worker.batch_consumer import BatchApp
+from streams.worker.death import or_die
+from streams.worker.desks import Desk, Desks
+from streams.worker.garbage import EVERY_S, collect
+from streams.worker.intake import Take, takes
+from streams.worker.lanes import Lanes
+from streams.worker.owned import Closing, Owned
+from streams.worker.pricing import Pricing
+from streams.worker.totalling import Totalling
+from streams.worker.where import tell_where
 
 log = logging.getLogger(__name__)
 
 APP_ID = "inference-meter"
 TAKE_MESSAGES = 500
-TAKE_WITHIN_S = 0.1
+TAKE_WITHIN_S = 0.02
+WAITING_MESSAGES = 4 * TAKE_MESSAGES
 TICK_S = 1.0
-SEGMENT_BYTES = 16 * 1024 * 1024
-LEDGER_BYTES = 15 * 1024 * 1024
-"""The largest ledger that can be saved: some 70,000 cohorts at 200 bytes each, compressed."""
-EX_SOFTWARE = 70
+TELL_S = 0.5
+T = TypeVar("T", bound=Closing)
 
 
 def credentials(settings: Settings) -> Any:
@@ -54,9 +54,9 @@ def credentials(settings: Settings) -> Any:
     return None if context is None else faust.SSLCredentials(context)
 
 
-def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
-    """Everything wired; nothing is connected before the app starts."""
-    app = faust.App(
+def bare_app(settings: Settings) -> BatchApp:
+    """Without agents and timers: how the worker stands to Kafka."""
+    return BatchApp(
         APP_ID,
         broker=f"kafka://{settings.kafka.replace(',', ';kafka://')}",
         broker_credentials=credentials(settings),
@@ -67,10 +67,9 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
         # Kafka or ClickHouse may be away for long: the worker waits, it is not thrown out.
         broker_max_poll_interval=86_400.0,
         consumer_auto_offset_reset="earliest",
-        topic_partitions=1,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         topic_replication_factor=1,
         topic_disable_leader=True,
-        producer_max_request_size=LEDGER_BYTES,
         key_serializer="raw",
         value_serializer="raw",
         store="memory://",
@@ -78,132 +77,115 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
         web_enabled=False,
         stream_wait_empty=False,
     )
-    metrics = WorkerMetrics(registry)
-    prices = PriceBookFile(settings.price_book)
-    writer = ClickHouseWriter(clickhouse_target(settings))
-    publisher = Publisher(settings)
-    processors: dict[int, Processor] = {}
 
-    ledgers = app.Table(
-        "ledgers",
-        key_type=bytes,
-        value_type=bytes,
-        partitions=1,
-        extra_topic_configs={
-            "segment.bytes": SEGMENT_BYTES,
-            "max.message.bytes": LEDGER_BYTES,
-            "min.cleanable.dirty.ratio": 0.1,
-        },
-    )
 
-    async def save(partition: int, snapshot: bytes) -> None:
-        key = str(partition).encode()
-        ledgers.data[key] = snapshot
-        acknowledged = ledgers.send_changelog(partition, key, snapshot)
-        await acknowledged
+def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
+    """Everything wired; nothing is connected before the app starts."""
+    app = bare_app(settings)
+    work = Work(app, settings, WorkerMetrics(registry))
+    app.agent(app.topic(USAGE_BATCHES, key_type=bytes, value_type=bytes))(work.price)
+    app.agent(app.topic(ADDITIONS, key_type=bytes, value_type=bytes))(work.total)
+    app.task(work.tell_where_on_signal)
+    app.timer(interval=TICK_S)(work.tick)
+    app.timer(interval=TELL_S)(work.tell)
+    app.timer(interval=EVERY_S)(work.collect)
+    app.on_before_shutdown.connect(work.stop)
+    return app
 
-    async def end_offset(partition: int) -> int | None:
+
+class Work:
+    """What the agents and the timers do, for the partitions that this worker has just now."""
+
+    def __init__(self, app: BatchApp, settings: Settings, metrics: WorkerMetrics) -> None:
+        self._app = app
+        self._publisher = Publisher(settings)
+        self._desks = desks = Desks(settings, APP_ID, metrics, self._is_mine, self._end_offset)
+        self._pricing = Owned(desks.pricing, partial(self._is_mine, USAGE_BATCHES))
+        self._totalling = Owned(desks.totalling, partial(self._is_mine, ADDITIONS))
+        self._acks: set[asyncio.Task[None]] = set()
+        self._to_price = Lanes(self._price, WAITING_MESSAGES)
+        self._to_total = Lanes(self._total, WAITING_MESSAGES)
+        self._has_passed_over = False
+
+    def _is_mine(self, topic: str, partition: int) -> bool:
+        return TP(topic, partition) in self._app.consumer.assignment()
+
+    async def _end_offset(self, partition: int) -> int | None:
         tp = TP(USAGE_BATCHES, partition)
         try:
-            return int((await app.consumer.highwaters(tp))[tp])
+            return int((await self._app.consumer.highwaters(tp))[tp])
         except KafkaError as exc:
             log.warning("Kafka does not say where the topic ends, so no window closes: %r", exc)
             return None
 
-    def processor_of(partition: int) -> Processor:
-        if partition not in processors:
-            snapshot = ledgers.data.get(str(partition).encode())
-            ledger = Ledger() if snapshot is None else from_bytes(snapshot)
-            log.info("partition %d: counted to %d", partition, ledger.windows.counted_to)
-            processors[partition] = Processor(
-                partition,
-                ledger=ledger,
-                prices=prices,
-                writer=writer,
-                publisher=publisher,
-                save=save,
-                end_offset=end_offset,
-                read_stretch=partial(read_stretch, settings),
-                metrics=metrics,
-            )
-        return processors[partition]
-
-    @app.agent(app.topic(USAGE_BATCHES, key_type=bytes, value_type=bytes))
-    async def price(stream: Any) -> AsyncIterator[None]:
-        async for events in takes(stream, TAKE_MESSAGES, TAKE_WITHIN_S):
-            by_partition: dict[int, list[Any]] = {}
-            for event in events:
-                by_partition.setdefault(event.message.partition, []).append(event)
-            with or_die():
-                for partition, own in by_partition.items():
-                    await processor_of(partition).handle(_messages(own))
-            for event in events:
-                event.ack()
+    async def price(self, stream: Any) -> AsyncIterator[None]:
+        async for taken in takes(stream, TAKE_MESSAGES, TAKE_WITHIN_S):
+            for take in taken:
+                await self._to_price.put(take)
             yield None
 
-    async def tick() -> None:
+    async def _price(self, partition: int, taken: list[Take]) -> None:
+        messages = [message for take in taken for message in take.messages]
         with or_die():
-            for processor in list(processors.values()):
-                await processor.tick()
+            await self._desks.lines.room()
+            if await self._pricing.use(partition, lambda desk: desk.work.handle(messages)):
+                task = asyncio.create_task(self._ack(partition, taken))
+                self._acks.add(task)
+                task.add_done_callback(self._acks.discard)
 
-    app.timer(interval=TICK_S)(tick)
+    async def _ack(self, partition: int, taken: list[Take]) -> None:
+        await self._desks.lines.stored(partition)
+        for take in taken:
+            take.ack()
 
-    @ledgers.on_recover
-    async def recovered() -> None:
-        for tp in app.consumer.assignment():
-            if tp.topic == USAGE_BATCHES:
-                processor_of(tp.partition)
+    async def total(self, stream: Any) -> AsyncIterator[None]:
+        async for taken in takes(stream, TAKE_MESSAGES, 0.0):
+            for take in taken:
+                await self._to_total.put(take)
+            yield None
 
-    async def revoked(*args: Any, **_: Any) -> None:
-        for tp in args[1]:
-            if tp.topic == USAGE_BATCHES:
-                processors.pop(tp.partition, None)
+    async def _total(self, partition: int, taken: list[Take]) -> None:
+        async def add(desk: Desk[Totalling]) -> None:
+            for take in taken:
+                await desk.work.handle(take.messages, take.ack)
 
-    app.on_partitions_revoked.connect(revoked)
+        with or_die():
+            await self._totalling.use(partition, add)
 
-    async def stopping(*_args: Any, **_: Any) -> None:
-        await publisher.stop()
-        writer.close()
+    async def tick(self) -> None:
+        await self._on_timer(USAGE_BATCHES, self._pricing, self._tick)
 
-    app.on_before_shutdown.connect(stopping)
+    async def _tick(self, desk: Desk[Pricing]) -> None:
+        marks = await desk.work.tick()
+        try:
+            await self._publisher.publish(marks)
+        except SinkUnavailable as exc:
+            log.warning("windows stay open for now: %s", exc)
 
-    return app
+    async def tell(self) -> None:
+        """Every second time where usage waits: nobody sees it fresh then, and rows cost much."""
+        is_behind, self._to_price.was_full = self._to_price.was_full, False
+        self._has_passed_over = is_behind and not self._has_passed_over
+        if self._has_passed_over:
+            return
+        await self._on_timer(ADDITIONS, self._totalling, lambda desk: desk.work.tell())
 
+    async def _on_timer(
+        self, topic: str, owned: Owned[T], do: Callable[[T], Awaitable[None]]
+    ) -> None:
+        with or_die():
+            await owned.let_go()
+            mine = [tp.partition for tp in self._app.consumer.assignment() if tp.topic == topic]
+            await asyncio.gather(*(owned.use(p, do) for p in mine if not owned.is_busy(p)))
 
-@contextlib.contextmanager
-def or_die() -> Iterator[None]:
-    """An error that nobody foresaw ends the process at once, without a word to Kafka.
+    async def collect(self) -> None:
+        collect()
 
-    Faust would restart the agent and go on behind the messages that failed, with a ledger that has
-    half seen them. A new process begins where the saved ledger ends.
-    """
-    try:
-        yield
-    except Exception:
-        log.critical("this is a bug; the worker ends and begins again", exc_info=True)
-        logging.shutdown()
-        os._exit(EX_SOFTWARE)
+    async def tell_where_on_signal(self) -> None:
+        tell_where(asyncio.get_running_loop())
 
-
-def _messages(events: Sequence[Any]) -> list[Message]:
-    return [
-        Message(
-            offset=event.message.offset,
-            appended_ns=_stamp_ns(event.message.timestamp),
-            value=event.message.value or b"",
-            headers=tuple(_pairs(event.message.headers)),
-        )
-        for event in events
-    ]
-
-
-def _stamp_ns(stamp_s: float | None) -> int:
-    """Faust gives the broker's stamp in seconds; a broker before 0.10 gives none."""
-    return time.time_ns() if stamp_s is None else int(stamp_s * 1000) * 10**6
-
-
-def _pairs(headers: Any) -> Sequence[tuple[str, bytes]]:
-    if headers is None:
-        return ()
-    items = headers.items() if hasattr(headers, "items") else headers
-    return [(str(name), bytes(value or b"")) for name, value in items]  # Kafka has null headers
+    async def stop(self, *_args: Any, **_: Any) -> None:
+        await self._publisher.stop()
+        await self._pricing.close()
+        await self._totalling.close()
+        self._desks.close()

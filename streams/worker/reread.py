@@ -1,8 +1,8 @@
-"""Reads a stretch of the usage topic apart from Faust, for what Faust has passed over.
+"""Reads a stretch of a topic apart from Faust, for what Faust has passed over.
 
 When Faust recovers while messages come in, it empties its queue after it has fetched into it and
 before it seeks back (``_on_recovery_completed`` in 0.15.3), so that a message can be lost to it
-for good. The offsets tell.
+for good. The offsets tell, or the messages' own numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from aiokafka.errors import KafkaError
 
 from metering.messages import Message
 from streams.settings import Settings
-from streams.topics import USAGE_BATCHES
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ RETRY_S = 1.0
 
 
 async def read_stretch(
-    settings: Settings, partition: int, first: int, end: int
+    settings: Settings, topic: str, partition: int, first: int, end: int
 ) -> tuple[list[Message], int]:
     """Up to ``MOST_MESSAGES`` from the offsets ``first`` to before ``end``, and where to go on:
     ``end`` where there are no more, because the topic has deleted them or holds something else
@@ -33,7 +32,7 @@ async def read_stretch(
     """
     while True:
         try:
-            return await _read(settings, TopicPartition(USAGE_BATCHES, partition), first, end)
+            return await _read(settings, TopicPartition(topic, partition), first, end)
         except KafkaError as exc:
             log.warning("offsets %d to %d not read, trying again: %r", first, end - 1, exc)
             await asyncio.sleep(RETRY_S)
@@ -43,7 +42,10 @@ async def _read(
     settings: Settings, partition: TopicPartition, first: int, end: int
 ) -> tuple[list[Message], int]:
     consumer = AIOKafkaConsumer(
-        **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
+        **settings.kafka_client(),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
     )
     try:
         await consumer.start()

@@ -20,6 +20,7 @@ from metering.lines import CostLines
 from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
+from metering.window_rows import WindowRows
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.queries import ClickHouseReader, Stored
 from sinks.clickhouse.schema import migrate
@@ -73,7 +74,7 @@ Store = tuple[ClickHouseWriter, ClickHouseReader]
 
 def window(**changes: Any) -> WindowRow:
     values = {
-        "window_start_ms": 1_780_000_000_123,
+        "window_start_ms": 1_780_000_000_000,
         "window_seconds": 10,
         "tenant": "acme",
         "model": "tiny",
@@ -336,7 +337,7 @@ def test_lines_that_differ_in_one_part_of_their_identity_are_two(
 def test_nothing_to_write_asks_nobody(target: ClickHouseTarget) -> None:
     writer = ClickHouseWriter(replace(target, url="http://127.0.0.1:1"))
     writer.write_lines(CostLines.of([]))
-    writer.write_windows([])
+    writer.write_windows(WindowRows.of([]))
     writer.write_anomalies([])
 
 
@@ -355,7 +356,7 @@ def read_windows(reader: ClickHouseReader) -> list[WindowRow]:
 def test_a_window_comes_back_as_it_was_with_its_quotients(store: Store) -> None:
     writer, reader = store
     rows = [window(), window(tenant="none", requests=1, input_tokens=0, output_tokens=0)]
-    writer.write_windows(rows)
+    writer.write_windows(WindowRows.of(rows))
     assert read_windows(reader) == rows
     quotients = reader.rows(
         "SELECT usd_per_million_input_tokens, usd_per_million_output_tokens, usd_per_request "
@@ -380,18 +381,18 @@ def test_the_row_that_has_counted_further_wins_in_whatever_order_they_come(
     older, newer = window(counted_to=10, requests=4), window(counted_to=11, requests=5)
     for first, second in ((older, newer), (newer, older)):
         if together:
-            writer.write_windows([first, second])
+            writer.write_windows(WindowRows.of([first, second]))
         else:
-            writer.write_windows([first])
-            writer.write_windows([second])
+            writer.write_windows(WindowRows.of([first]))
+            writer.write_windows(WindowRows.of([second]))
         assert read_windows(reader) == [newer]
 
 
 def test_final_wins_over_open_where_both_have_counted_as_far(store: Store) -> None:
     writer, reader = store
     opened, final = window(final=False), window(final=True)
-    writer.write_windows([final])
-    writer.write_windows([opened])
+    writer.write_windows(WindowRows.of([final]))
+    writer.write_windows(WindowRows.of([opened]))
     assert read_windows(reader) == [final]
 
 
@@ -399,8 +400,8 @@ def test_a_correction_wins_over_the_final_row_before_it(store: Store) -> None:
     writer, reader = store
     final = window(final=True, counted_to=10)
     correction = window(final=True, counted_to=12, requests=9)
-    writer.write_windows([final, correction])
-    writer.write_windows([final])
+    writer.write_windows(WindowRows.of([final, correction]))
+    writer.write_windows(WindowRows.of([final]))
     assert read_windows(reader) == [correction]
 
 
@@ -409,13 +410,15 @@ def test_windows_of_other_lengths_tenants_models_and_starts_are_rows_of_their_ow
 ) -> None:
     writer, reader = store
     writer.write_windows(
-        [
-            window(),
-            window(window_seconds=60),
-            window(tenant="b"),
-            window(model="m"),
-            window(window_start_ms=1_780_000_000_124),
-        ]
+        WindowRows.of(
+            [
+                window(),
+                window(window_seconds=60),
+                window(tenant="b"),
+                window(model="m"),
+                window(window_start_ms=1_780_000_001_000),
+            ]
+        )
     )
     assert len(read_windows(reader)) == 5
 
@@ -430,14 +433,18 @@ def test_requests_that_no_final_window_has_counted_are_known(
         writer.write_lines(CostLines.of(price_batch(batch_of(n, end_epoch_ns=at_ns), BOOK)))
     assert reader.requests_in_open_windows(start_ms + 5_000) == 3, "from the window's start on"
     writer.write_windows(
-        [
-            window(window_start_ms=start_ms, requests=2, final=True),
-            window(window_start_ms=start_ms, requests=2, final=True, window_seconds=60),
-            window(window_start_ms=start_ms + 10_000, requests=1, final=False),
-        ]
+        WindowRows.of(
+            [
+                window(window_start_ms=start_ms, requests=2, final=True),
+                window(window_start_ms=start_ms, requests=2, final=True, window_seconds=60),
+                window(window_start_ms=start_ms + 10_000, requests=1, final=False),
+            ]
+        )
     )
     assert reader.requests_in_open_windows(start_ms) == 1
-    writer.write_windows([window(window_start_ms=start_ms + 10_000, requests=1, final=True)])
+    writer.write_windows(
+        WindowRows.of([window(window_start_ms=start_ms + 10_000, requests=1, final=True)])
+    )
     assert reader.requests_in_open_windows(start_ms) == 0
 
 
@@ -446,7 +453,7 @@ def test_requests_that_no_final_window_has_counted_are_known(
 
 def test_an_anomaly_comes_back_with_all_its_causes_and_its_first_in_columns(store: Store) -> None:
     writer, reader = store
-    told, silent = anomaly(), anomaly(anomaly_id="none", causes=())
+    told, silent = anomaly(region="eu-west"), anomaly(anomaly_id="none", causes=())
     writer.write_anomalies([told, silent])
     fields = [f for f in Anomaly.model_fields if f not in ("window_start_ms", "causes")]
     found = reader.rows(

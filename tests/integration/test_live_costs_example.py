@@ -77,10 +77,11 @@ async def test_the_example_prints_a_tenants_costs_as_they_come_in_either_shape(
         usd = sum(r.gpu_ns for r in own) * USD_PER_NS
         tokens = sum(r.input_tokens + r.output_tokens for r in own)
         requests = f"{usd:.9f} USD  {tokens} tokens  2 requests"
-        window = f"example  {usd:.9f} USD  2 requests"
+        window = f"  {usd:.9f} USD  2 requests"
         said = await lines_until(example, lambda all_: requests in all_ and has(all_, window))
         assert not has(said, "3 requests"), "another tenant's is not counted"
-        assert re.fullmatch(r"window \d+ \+ (10|60) s  " + re.escape(window), first(said, window))
+        which = r"window \d+ \+ (10|60|3600|86400) s  example in (local|all regions)"
+        assert re.fullmatch(which + re.escape(window), first(said, window))
 
         await produce_columns(stack)
         three = f"{usd + Decimal('0.3'):.9f} USD  {tokens + 36} tokens  5 requests"

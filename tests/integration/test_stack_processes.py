@@ -121,7 +121,7 @@ async def produce(settings: Settings, values: list[bytes]) -> None:
     await producer.start()
     try:
         for value in values:
-            await producer.send_and_wait(USAGE_BATCHES, value)
+            await producer.send_and_wait(USAGE_BATCHES, value, partition=0)
     finally:
         await producer.stop()
 

@@ -22,7 +22,6 @@ from streams.topics import (
     COST_WINDOWS,
     LARGEST_FRAME_BYTES,
     TOPICS,
-    USAGE_BATCHES,
 )
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
@@ -145,7 +144,7 @@ async def read(stack: Stack, topic: str, partitions: int) -> list[bytes | None]:
 def test_what_can_not_be_done_is_a_usage_error_before_anything_is_asked() -> None:
     for options, said in (
         (("--partitions", "cost.requests.v1"), "TOPIC=N is wanted"),
-        (("--partitions", f"{USAGE_BATCHES}=2"), "its reader must see everything"),
+        (("--partitions", f"{COST_WINDOWS}=2"), "its reader must see everything"),
     ):
         command = [sys.executable, "-m", "streams.cli", "topics", "apply", *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -528,18 +528,29 @@ def test_impossible_tokens_are_logged_as_they_were_told_and_refused_by_name(
 
 
 def test_two_instances_on_one_device_share_its_time_to_the_nanosecond(triton: Triton) -> None:
-    at_once(triton, "pair", {uuid.uuid4().hex: wish("ok") for _ in range(24)})
-    batches = triton.batches("pair")
-    intervals = [
-        Interval(b.start_monotonic_ns, b.start_monotonic_ns + b.wall_ns, (b.source, b.sequence))
-        for b in batches
-    ]
-    assert len({b.instance for b in batches}) == 2
-    assert sum(b.overlap_ns or 0 for b in batches) > 0
-    assert sum(b.gpu_ns for b in batches) == union_ns(intervals)
-    (device,) = [d for d in read_boards(triton.log_dir) if d.device == "shared by two"]
-    assert device.busy_ns == device.given_ns == union_ns(intervals)
-    assert device.wall_ns == device.busy_ns + device.idle_ns
+    """Where the machine is so busy that the board's lock could not be had for a batch, that one has
+    no share and says so, and its part of the device's time is lost; then once more."""
+    known, busy_ns = set[tuple[str, int]](), 0
+    for _ in range(5):
+        at_once(triton, "pair", {uuid.uuid4().hex: wish("ok") for _ in range(24)})
+        (device,) = [d for d in read_boards(triton.log_dir) if d.device == "shared by two"]
+        batches = triton.batches("pair")
+        shares = [b.gpu_ns for b in batches if b.overlap_ns is not None]
+        assert device.given_ns == sum(shares)
+        assert device.given_ns + device.lost_ns == device.busy_ns
+        assert device.wall_ns == device.busy_ns + device.idle_ns
+        new = [b for b in batches if (b.source, b.sequence) not in known]
+        intervals = [
+            Interval(b.start_monotonic_ns, b.start_monotonic_ns + b.wall_ns, (b.source, b.sequence))
+            for b in new
+        ]
+        if all(b.overlap_ns is not None for b in new):
+            assert len({b.instance for b in new}) == 2
+            assert sum(b.overlap_ns or 0 for b in new) > 0
+            assert sum(b.gpu_ns for b in new) == union_ns(intervals) == device.busy_ns - busy_ns
+            return
+        known, busy_ns = {(b.source, b.sequence) for b in batches}, device.busy_ns
+    pytest.fail("each time there was a batch for which the lock was not to be had")
 
 
 def test_a_model_that_knows_its_phases_tells_them(triton: Triton) -> None:

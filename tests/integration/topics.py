@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.settings import Settings
@@ -21,8 +19,8 @@ async def read_topic(settings: Settings, topic: str) -> list[tuple[bytes, list[t
         end = (await consumer.end_offsets([partition]))[partition]
         found = []
         while await consumer.position(partition) < end:
-            message = await asyncio.wait_for(consumer.getone(), 20)
-            found.append((message.value or b"", list(message.headers)))
+            for message in (await consumer.getmany(partition, timeout_ms=500)).get(partition, []):
+                found.append((message.value or b"", list(message.headers)))
         return found
     finally:
         await consumer.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import astuple
 from typing import Any, get_args
 
 import numpy as np
@@ -12,15 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metering.additions import Mark, decode, encode
 from metering.apportion import largest_remainder
 from metering.columns import Coded
-from metering.counting import count_lines
+from metering.counting import additions_of, too_late_for
 from metering.division import divide, divide_in_two
 from metering.errors import UnreadableUsage
 from metering.frame import Frame, frame_of, sieve
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.pricing_columns import price
+from metering.totals import Keeping, Totals, add
 from metering.usage import UNEXECUTED, Outcome, UsageBatch
 from metering.usage_columns import (
     document_of,
@@ -28,6 +31,8 @@ from metering.usage_columns import (
     usage_of_columns,
     usage_of_document,
 )
+from metering.usage_struct import event_in, event_of
+from metering.window_sums import whole_of
 from metering.windows import WindowState, advance, count
 
 NS = 10**9
@@ -143,22 +148,30 @@ def test_windows_count_in_columns_what_they_count_line_by_line(
         lines = price_batch(batch, BOOK)
         late.append(bool(count(expected, lines, offset, retention_ns=retention_s * NS)))
         advance(expected, batch.end_epoch_ns, disorder_ns=2 * NS)
-    state = WindowState()
     frame = frame_in(found)
-    too_late = count_lines(
-        state,
-        price(frame, BOOK),
-        frame.batch,
-        frame.of_batch("end_epoch_ns"),
-        np.array(watermarks, np.int64),
-        retention_ns=retention_s * NS,
+    ends_ns = frame.of_batch("end_epoch_ns")
+    levels = too_late_for(ends_ns, np.array(watermarks, np.int64), retention_s * NS)
+    assert (levels > 0).tolist() == late
+    sent = encode(
+        Mark(0, 1, 1, 0, 0, 0), additions_of(price(frame, BOOK), frame.batch, ends_ns, levels)
     )
-    assert too_late.tolist() == late
-    assert state.windows == expected.windows
+    totals = Totals()
+    assert not add(totals, 0, *decode(sent), Keeping()).cohorts
+    found_rows = {
+        (key, cohort): sums
+        for key, window in totals.windows.items()
+        for cohorts, words in [window.tell()]
+        for cohort, sums in zip(cohorts, whole_of(words).tolist(), strict=True)
+    }
+    assert found_rows == {
+        (key, cohort): list(astuple(tally))
+        for key, window in expected.windows.items()
+        for cohort, tally in window.cohorts.items()
+    }
 
 
 def frame_in(found: Sequence[UsageBatch]) -> Frame:
-    return frame_of([json.loads(encode_columns(batch)) for batch in found])
+    return frame_of([event_in(encode_columns(batch)) for batch in found])
 
 
 WRONG = (-1, 0, 1, 2**53, 2**64, 1.5, 2.0, True, None, "", "x", "5", [], [1], {}, "x" * 257)
@@ -173,17 +186,20 @@ def test_what_the_columns_take_the_objects_take_and_find_the_same(
     for document in documents:
         for _ in range(data.draw(st.integers(0, 2))):
             _spoil(data, document)
-    plain, _ = sieve(documents)
-    for document, is_plain in zip(documents, plain, strict=True):
-        if is_plain:
+    events = [event_in(json.dumps(document).encode()) for document in documents]
+    plain = iter(sieve([event for event in events if event is not None])[0])
+    for document, event in zip(documents, events, strict=True):
+        if event is not None and next(plain):
             batch = usage_of_document(document)
-            assert list(price(frame_of([document]), BOOK)) == price_batch(batch, BOOK)
+            assert list(price(frame_of([event]), BOOK)) == price_batch(batch, BOOK)
         else:
             try:
                 batch = usage_of_document(document)
             except UnreadableUsage:
                 continue
-            assert sieve([document_of(batch)])[0] == [True], "what is right can be made plain"
+            assert sieve([event_of(document_of(batch))])[0] == [True], (
+                "what is right can be made plain"
+            )
 
 
 def _spoil(data: st.DataObject, document: dict[str, Any]) -> None:
@@ -204,7 +220,8 @@ def _spoil(data: st.DataObject, document: dict[str, Any]) -> None:
 def test_payers_that_are_none_are_refused(batch_of: MakeBatch, payers: Any) -> None:
     document = document_of(batch_of())
     document["requests"]["payers"] = payers
-    assert sieve([document]) == ([False], None)
+    event = event_in(json.dumps(document).encode())
+    assert event is None or sieve([event]) == ([False], None)
     with pytest.raises(UnreadableUsage, match=r"payers|tenant"):
         usage_of_document(document)
 
@@ -213,4 +230,51 @@ def test_sums_that_are_right_only_in_64_bits_are_wrong(batch_of: MakeBatch) -> N
     document = document_of(batch_of(gpu_ns=0, requests=[{}] * 4096))
     document["requests"]["gpu_ns"] = [2**52] * 4096
     document["requests"]["input_gpu_ns"] = 0
-    assert sieve([document]) == ([False], None)
+    assert sieve([event_of(document)]) == ([False], None)
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda text: text.replace(b'"rows":1', b'"rows":1.0'),
+        lambda text: text.replace(b'"rows":1', b'"rows":1e0'),
+        lambda text: text.replace(b'"rows":1', b'"rows":true'),
+        lambda text: text.replace(b'"rows":1', b'"rows":18446744073709551617'),
+        lambda text: text.replace(b'"rows":1', b'"rows":1,"rows":"1"'),
+        lambda text: text.replace(b'"rows":1', b'"rows":NaN'),
+        lambda text: text.replace(b'"device":""', b'"device":"\xff"'),
+        lambda text: text.replace(b'"device":""', b'"device":"\\ud800"'),
+        lambda text: text.replace(b'"device":""', b'"device":"\\udc00"'),
+        lambda text: text.replace(b'"device":""', b'"unknown":"\xff"'),
+        lambda text: text.replace(b'"device":""', b'"\xff":""'),
+        lambda text: text.replace(b'"device":""', b'"unknown":"\\ud800"'),
+        lambda text: text.replace(b'"device":""', b'"unknown":01'),
+        lambda text: text + b"x",
+        lambda text: text[:-1],
+    ],
+)  # fmt: skip
+def test_text_that_is_not_plain_json_is_left_to_the_objects(
+    batch_of: MakeBatch, spoiled: Callable[[bytes], bytes]
+) -> None:
+    text = encode_columns(batch_of())
+    assert event_in(text) is not None
+    assert spoiled(text) != text
+    event = event_in(spoiled(text))
+    if event is not None:
+        assert sieve([event]) == ([False], None)
+    with pytest.raises(UnreadableUsage):
+        usage_of_columns(spoiled(text))
+
+
+def test_text_beyond_ascii_is_plain(batch_of: MakeBatch) -> None:
+    batch = batch_of(device="Grafikkarte \u20ac \U0001f600", requests=[{"user": "\u00e4" * 256}])
+    event = event_in(encode_columns(batch))
+    assert list(price(frame_of([event]), BOOK)) == price_batch(batch, BOOK)
+
+
+def test_a_payer_that_is_written_in_two_ways_is_one(batch_of: MakeBatch) -> None:
+    text = encode_columns(batch_of(requests=[{"tenant": "a"}]))
+    assert text.count(b'["a",') == 1
+    frame = frame_of([event_in(text), event_in(text.replace(b'["a",', b'[ "\\u0061" ,'))])
+    assert [payer[0] for payer in frame.payers] == ["a"]
+    assert frame.of_request("payer").tolist() == [0, 0]

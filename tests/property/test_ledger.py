@@ -1,9 +1,9 @@
-"""The stream's decisions: replays, duplicates, disorder and crashes change no total."""
+"""The ledger of one partition: what is refused, dropped, late; and that it can be saved."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable
 from dataclasses import astuple
 
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
-from metering.costs import CostLine, WindowRow
-from metering.ledger import Ledger, Policy, from_bytes, take, tell, to_bytes
+from metering.errors import UnreadableUsage
+from metering.ledger import Ledger, Policy, Refusal, from_bytes, is_quiet, mark_of, take, to_bytes
 from metering.messages import Message
 from metering.prices import PriceBook, parse_price_book
 from metering.usage import UsageBatch
@@ -32,32 +32,6 @@ def message(batch: UsageBatch, offset: int) -> Message:
     return Message(offset, batch.end_epoch_ns, batch.model_dump_json().encode(), tuple(headers))
 
 
-def rows_by_window(rows: Sequence[WindowRow]) -> dict[tuple[object, ...], WindowRow]:
-    """As ClickHouse keeps them: the row with the highest version replaces the others."""
-    kept: dict[tuple[object, ...], WindowRow] = {}
-    for row in rows:
-        key = (row.window_seconds, row.window_start_ms, row.tenant, row.model)
-        before = kept.get(key)
-        if before is None or (row.counted_to, row.final) >= (before.counted_to, before.final):
-            kept[key] = row
-    return kept
-
-
-def check_windows_equal_the_lines(lines: Sequence[CostLine], rows: Sequence[WindowRow]) -> None:
-    requests: Counter[tuple[object, ...]] = Counter()
-    cost: Counter[tuple[object, ...]] = Counter()
-    for line in lines:
-        for seconds in (10, 60):
-            start_ms = line.time_ns // (seconds * NS) * seconds * 1000
-            key = (seconds, start_ms, line.tenant, line.model)
-            requests[key] += 1
-            assert line.cost_usd is not None
-            cost[key] += line.cost_usd  # type: ignore[assignment]
-    kept = rows_by_window(rows)
-    assert {key: row.requests for key, row in kept.items()} == dict(requests)
-    assert {key: row.cost_usd for key, row in kept.items()} == dict(cost)
-
-
 @st.composite
 def deliveries(draw: st.DrawFn) -> list[tuple[int, int, str]]:
     """(sequence, ms after noon, tenant) in order of arrival, with redeliveries and disorder."""
@@ -70,50 +44,6 @@ def deliveries(draw: st.DrawFn) -> list[tuple[int, int, str]]:
     return draw(st.permutations(sent + again))
 
 
-@given(deliveries(), st.data())
-def test_crashes_replays_duplicates_and_disorder_change_no_total(
-    batch_of: Callable[..., UsageBatch], arrivals: list[tuple[int, int, str]], data: st.DataObject
-) -> None:
-    """Between any two takes the process may die: with its last save done or not."""
-    messages = [
-        message(
-            batch_of(
-                sequence,
-                end_epoch_ns=NOON_NS + ms * 10**6,
-                requests=[{"tenant": tenant}, {}],
-            ),
-            offset,
-        )
-        for offset, (sequence, ms, tenant) in enumerate(arrivals)
-    ]
-    ledger, saved, at = Ledger(), to_bytes(Ledger()), 0
-    lines: dict[tuple[str, int, int], CostLine] = {}
-    rows: list[WindowRow] = []
-    while at < len(messages):
-        size = data.draw(st.integers(1, len(messages) - at))
-        now_ns = NOON_NS + 200 * NS
-        decision = take(ledger, messages[at : at + size], BOOK, POLICY, now_ns)
-        decision.rows = tell(ledger, POLICY, now_ns, provisional=data.draw(st.booleans()))
-        for line in decision.lines:
-            key = (line.source, line.sequence, line.position)
-            assert lines.setdefault(key, line) == line, "a repeated write is the same write"
-        rows += decision.rows
-        fate = data.draw(st.sampled_from(["go on", "die before the save", "die after the save"]))
-        if fate != "die before the save":
-            saved = to_bytes(ledger)
-            at += size
-        if fate != "go on":
-            ledger = from_bytes(saved)
-            # Offsets are committed later than ledgers are saved: some come again.
-            at = data.draw(st.integers(0, at))
-            if data.draw(st.booleans()):
-                at = max(at, ledger.windows.counted_to + 1)
-    rows += tell(ledger, POLICY, NOON_NS + 10_000 * NS, provisional=True, caught_up=True)
-    assert len(lines) == 2 * len({sequence for sequence, _, _ in arrivals})
-    check_windows_equal_the_lines(list(lines.values()), rows)
-    assert all(row.final for row in rows_by_window(rows).values())
-
-
 @given(deliveries())
 def test_a_ledger_is_what_it_was_after_saving_and_loading(
     batch_of: Callable[..., UsageBatch], arrivals: list[tuple[int, int, str]]
@@ -122,7 +52,6 @@ def test_a_ledger_is_what_it_was_after_saving_and_loading(
     for offset, (sequence, ms, tenant) in enumerate(arrivals):
         batch = batch_of(sequence, end_epoch_ns=NOON_NS + ms * 10**6, requests=[{"tenant": tenant}])
         take(ledger, [message(batch, offset)], BOOK, POLICY, NOON_NS)
-        tell(ledger, POLICY, NOON_NS + ms * 10**6, provisional=False)
     assert astuple(from_bytes(to_bytes(ledger))) == astuple(ledger)
 
 
@@ -170,6 +99,26 @@ def test_usage_that_breaks_a_law_is_refused_and_the_field_is_named(
     assert decision.lines.count == 0
 
 
+def test_nothing_of_what_was_refused_stays_in_memory(batch_of: Callable[..., UsageBatch]) -> None:
+    good = message(batch_of(), 0)
+    broken = [
+        good.value.replace(b'"batch_size":1', b'"batch_size":2'),
+        good.value.replace(b'"input_tokens":100', b'"input_tokens":-1'),
+        good.value[:-2],
+    ]
+    messages = [Message(n, NOON_NS, value) for n, value in enumerate(broken)]
+
+    def errors() -> int:
+        gc.collect()
+        return sum(isinstance(o, (UnreadableUsage, Refusal)) for o in gc.get_objects())
+
+    before = errors()
+    decision = take(Ledger(), messages, BOOK, POLICY, NOON_NS)
+    assert len(decision.refusals) == len(broken)
+    del decision
+    assert errors() == before
+
+
 def test_an_event_from_the_future_does_not_move_the_watermark(
     batch_of: Callable[..., UsageBatch],
 ) -> None:
@@ -179,45 +128,55 @@ def test_an_event_from_the_future_does_not_move_the_watermark(
         ledger, [Message(0, NOON_NS, ahead.model_dump_json().encode())], BOOK, POLICY, NOON_NS
     )
     assert [r.reason for r in decision.refusals] == ["from-the-future"]
-    assert ledger.windows.watermark_ns == 0
+    assert ledger.watermark_ns == 0
 
 
-def test_a_late_event_corrects_its_window_and_a_very_late_one_is_reported(
+def test_an_event_that_came_too_late_for_a_window_is_reported_and_counts_in_the_longer_ones(
     batch_of: Callable[..., UsageBatch],
 ) -> None:
     ledger = Ledger()
-    at_s = [0, 30, 1, 400, 2]
-    decisions = []
-    for offset, seconds in enumerate(at_s):
+    levels = []
+    for offset, seconds in enumerate([0, 400, 2]):
         batch = batch_of(offset, end_epoch_ns=NOON_NS + seconds * NS)
         decision = take(ledger, [message(batch, offset)], BOOK, POLICY, NOON_NS)
-        decision.rows = tell(ledger, POLICY, NOON_NS, provisional=False)
-        decisions.append(decision)
-    first = [r for r in decisions[1].rows if r.window_seconds == 10]
-    corrected = [r for r in decisions[2].rows if r.window_seconds == 10]
-    assert [(r.requests, r.final) for r in first] == [(1, True)]
-    assert [(r.requests, r.final) for r in corrected] == [(2, True)]
-    assert corrected[0].counted_to > first[0].counted_to
-    assert [r.reason for r in decisions[4].refusals] == ["late"]
-    assert decisions[4].lines.count == 1, "priced and stored all the same"
+        assert decision.lines.count == 1, "priced and stored all the same"
+        levels.append(decision.additions.level.tolist())
+    assert levels == [[0], [0], [2]]
+    (refusal,) = decision.refusals
+    assert refusal.reason == "late"
+    assert "10 s, 60 s" in refusal.detail
 
 
-def test_a_topic_that_is_quiet_and_read_to_its_end_does_not_hold_its_windows_open(
+def test_what_is_too_late_for_every_window_adds_nothing(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    ledger = Ledger()
+    take(ledger, [message(batch_of(0), 0)], BOOK, POLICY, NOON_NS)
+    old = batch_of(1, end_epoch_ns=NOON_NS - 3 * 86_400 * NS)
+    decision = take(ledger, [message(old, 1)], BOOK, POLICY, NOON_NS)
+    assert not decision.additions.cohorts
+    assert decision.lines.count == 1
+    assert [r.reason for r in decision.refusals] == ["late"]
+
+
+def test_a_quiet_partition_is_moved_by_the_clock_and_tells_its_watermark_all_the_same(
     batch_of: Callable[..., UsageBatch],
 ) -> None:
     ledger = Ledger()
     take(ledger, [message(batch_of(), 0)], BOOK, POLICY, NOON_NS)
-    assert tell(ledger, POLICY, NOON_NS + 2 * NS, provisional=False, caught_up=True) == []
-    assert tell(ledger, POLICY, NOON_NS + 16 * NS, provisional=False) == [], "more may be waiting"
-    rows = tell(ledger, POLICY, NOON_NS + 16 * NS, provisional=False, caught_up=True)
-    assert [(r.window_seconds, r.final) for r in rows] == [(10, True)]
+    assert not is_quiet(ledger, POLICY, NOON_NS + 2 * NS)
+    assert is_quiet(ledger, POLICY, NOON_NS + 16 * NS)
+    mark = mark_of(ledger, POLICY, partition=0, partitions=1, idle_since_ns=NOON_NS + 16 * NS)
+    assert mark.closing_ns == NOON_NS + 11 * NS
+    assert mark.watermark_ns == ledger.watermark_ns == NOON_NS - 2 * NS
 
 
-def test_state_is_bounded_by_retention(batch_of: Callable[..., UsageBatch]) -> None:
+def test_sources_are_forgotten_a_week_after_their_last_event(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
     ledger = Ledger()
-    for n in range(400):
-        batch = batch_of(n, end_epoch_ns=NOON_NS + n * 10 * NS)
-        take(ledger, [message(batch, n)], BOOK, POLICY, NOON_NS)
-        tell(ledger, POLICY, NOON_NS, provisional=False)
-    retention_s = POLICY.retention_ns // NS
-    assert len(ledger.windows.windows) <= retention_s // 10 + retention_s // 60 + 5
+    for n in range(20):
+        at_ns = NOON_NS + n * 86_400 * NS
+        batch = batch_of(0, source=f"s{n}", end_epoch_ns=at_ns)
+        take(ledger, [message(batch, n)], BOOK, POLICY, at_ns)
+    assert sorted(ledger.sources) == sorted(f"s{n}" for n in range(12, 20))

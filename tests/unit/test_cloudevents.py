@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -26,6 +27,7 @@ from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.tenant_costs import TenantCosts, lines_in
 from metering.usage import UsageBatch
+from metering.window_rows import WindowRows
 from metering.windows import WindowState, close, count
 from streams.publisher import (
     MOST_HEADERS_BYTES,
@@ -33,7 +35,7 @@ from streams.publisher import (
     anomaly_record,
     lines_records,
     refusal_record,
-    window_record,
+    window_records,
 )
 
 NOON_NS = 1_780_000_000 * 10**9
@@ -125,7 +127,7 @@ def test_each_telling_of_a_window_has_its_own_identity_and_all_of_them_one_key(
         count(state, lines, sequence, retention_ns=10**12)
         closing_ns = 0 if sequence == 0 else NOON_NS + 10**10
         told += [r for r in close(state, closing_ns, provisional=True) if r.window_seconds == 10]
-    records = [window_record(row) for row in told]
+    records = list(window_records(WindowRows.of(told)))
     assert [row.final for row in told] == [False, True, True]
     assert len({r.key for r in records}) == 1
     assert len({dict(r.headers)["ce_id"] for r in records}) == 3
@@ -141,11 +143,13 @@ def test_the_same_offset_told_open_and_then_final_are_two_events(
     (opened, *_) = close(state, 0, provisional=True)
     (closed, *_) = [
         row
-        for row in close(state, NOON_NS + 10**12, provisional=True)
+        for row in close(state, NOON_NS + 10**14, provisional=True)
         if row.window_seconds == opened.window_seconds
     ]
     assert opened.counted_to == closed.counted_to
-    identities = [dict(window_record(row).headers)["ce_id"] for row in (opened, closed)]
+    identities = [
+        dict(record.headers)["ce_id"] for record in window_records(WindowRows.of([opened, closed]))
+    ]
     assert identities[0] != identities[1]
 
 
@@ -211,14 +215,22 @@ def test_no_two_cohorts_share_a_key_in_the_compacted_topic(
     batch_of: Callable[..., UsageBatch],
 ) -> None:
     cohorts = [("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c"), ("a", "b"), ("größer", "b")]
+    regions = ("", "eu", "us", "c/", "%2F")
     state = WindowState()
     for sequence, (tenant, model) in enumerate(cohorts):
         batch = batch_of(sequence, model=model, requests=[{"tenant": tenant}])
         count(state, price_batch(batch, BOOK), sequence, retention_ns=10**12)
     rows = close(state, NOON_NS + 10**12, provisional=False)
-    keys = {window_record(row).key for row in rows}
-    assert len(keys) == len(rows) == 2 * len(cohorts)
-    assert f"10/{NOON_NS // 10**6}/größer/b".encode() in keys, "a plain name stays as it is"
+    told = {(r.tenant, r.model): r for r in rows if r.window_seconds == 10}
+    assert len(told) == len(cohorts)
+    keys = {
+        next(window_records(WindowRows.of([row.model_copy(update={"region": region})]))).key
+        for row, region in product(told.values(), regions)
+    }
+    assert len(keys) == len(cohorts) * len(regions)
+    start_ms = NOON_NS // 10**6
+    assert f"10/{start_ms}/größer/b/eu".encode() in keys, "a plain name stays as it is"
+    assert f"10/{start_ms}/größer/b/".encode() in keys, "no region leaves its place empty"
 
 
 @pytest.mark.parametrize("at", [0, 2])

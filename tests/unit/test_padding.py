@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 
 import pytest
 from pydantic import ValidationError
 
-from metering.ledger import Ledger, from_bytes, to_bytes
 from metering.prices import PriceBook
 from metering.pricing import price_batch
 from metering.usage import UsageBatch, parse_usage
-from metering.windows import count, window_key
+from metering.windows import WindowState, count, window_key
 
 MakeBatch = Callable[..., UsageBatch]
 HOUR_NS = 3600 * 10**9
@@ -31,25 +29,11 @@ def test_an_event_from_before_padding_was_told_has_none(batch_of: MakeBatch) -> 
     assert parse_usage(json.dumps(document).encode()).padding_gpu_ns == 0
 
 
-def test_padding_is_summed_from_lines_to_windows_and_survives_the_ledgers_record(
-    batch_of: MakeBatch,
-) -> None:
+def test_padding_is_summed_from_lines_to_windows(batch_of: MakeBatch) -> None:
     batch = batch_of(gpu_ns=90, requests=[{"padding_gpu_ns": 7}, {"padding_gpu_ns": 5}])
     lines = price_batch(batch, PriceBook([]))
     assert [line.padding_gpu_ns for line in lines] == [7, 5]
-    ledger = Ledger()
-    count(ledger.windows, lines, 0, retention_ns=HOUR_NS)
-    again = from_bytes(to_bytes(ledger))
-    window = again.windows.windows[window_key(batch.end_epoch_ns, 10)]
-    assert window.cohorts["acme", "tiny"].padding_gpu_ns == 12 == batch.padding_gpu_ns
-
-
-def test_a_ledger_from_before_padding_was_told_is_read(batch_of: MakeBatch) -> None:
-    ledger = Ledger()
-    count(ledger.windows, price_batch(batch_of(), PriceBook([])), 0, retention_ns=HOUR_NS)
-    document = json.loads(zlib.decompress(to_bytes(ledger)))
-    for window in document["windows"]:
-        for cohort in window[-1]:
-            del cohort[-1]
-    old = zlib.compress(json.dumps(document).encode())
-    assert from_bytes(old) == ledger
+    state = WindowState()
+    count(state, lines, 0, retention_ns=HOUR_NS)
+    window = state.windows[window_key(batch.end_epoch_ns, 10)]
+    assert window.cohorts["acme", "tiny", "local"].padding_gpu_ns == 12 == batch.padding_gpu_ns

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import MeteringError
-from streams.settings import InvalidSettings, Settings
+from streams.settings import METADATA_MAX_AGE_MS, InvalidSettings, Settings
 
 SECRET = "s3cret-never-shown"  # noqa: S105  only a test's
 SECRETS = {
@@ -132,6 +132,7 @@ def test_a_plain_kafka_is_given_neither_tls_nor_credentials() -> None:
     assert Settings(kafka="k:1").kafka_client() == {
         "bootstrap_servers": "k:1",
         "security_protocol": "PLAINTEXT",
+        "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     }
 
 

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import MeteringError
-from streams.topics import COST_REQUESTS, TOPICS, USAGE_BATCHES, Topic
+from streams.topics import (
+    COST_REQUESTS,
+    COST_WINDOWS,
+    LEDGERS,
+    TOPICS,
+    TOTALS,
+    USAGE_BATCHES,
+    Topic,
+)
 from streams.topics_plan import FoundTopic, plan_topic, with_partitions
 
 KEYED = Topic("t", 4, {"retention.ms": "7", "cleanup.policy": "compact,delete"})
@@ -86,6 +94,17 @@ def test_what_only_creates_leaves_what_exists() -> None:
     assert plan_topic(KEYED, None).as_created_only().create
 
 
+def test_a_topic_whose_number_of_partitions_says_what_is_where_is_left_as_it_is() -> None:
+    plan = plan_topic(Topic("t", 4, is_fixed=True), FoundTopic(2, 1, {}))
+    assert not plan.changes
+    assert "left partitions: 2, not 4" in str(plan)
+
+
+def test_the_ledgers_have_as_many_partitions_as_usage() -> None:
+    found = {t.name: t.partitions for t in with_partitions({USAGE_BATCHES: 9})}
+    assert found[LEDGERS] == found[USAGE_BATCHES] == 9
+
+
 def test_partitions_can_be_given_where_the_order_allows_it() -> None:
     given_topics = with_partitions({COST_REQUESTS: 12})
     assert {t.name: t.partitions for t in given_topics} == {
@@ -94,7 +113,7 @@ def test_partitions_can_be_given_where_the_order_allows_it() -> None:
     for wrong, said in (
         ({"nope": 1}, "no topic 'nope'"),
         ({COST_REQUESTS: 0}, "1 partition or more"),
-        ({USAGE_BATCHES: 2}, "its reader must see everything"),
+        ({COST_WINDOWS: 2}, "its reader must see everything"),
     ):
         with pytest.raises(MeteringError, match=said):
             with_partitions(wrong)
@@ -102,6 +121,9 @@ def test_partitions_can_be_given_where_the_order_allows_it() -> None:
 
 def test_only_what_a_key_identifies_is_compacted_and_nothing_is_kept_for_ever() -> None:
     for topic in TOPICS:
+        if topic.name in (LEDGERS, TOTALS):
+            assert topic.configs["cleanup.policy"] == "compact", "the worker deletes by itself"
+            continue
         assert int(topic.configs["retention.ms"]) > 0
         policies = topic.configs.get("cleanup.policy", "delete").split(",")
         assert "delete" in policies

@@ -1,0 +1,121 @@
+"""What usage adds to windows: sums per cohort and 10 s of event time, on their way to the totals.
+
+Whoever prices a partition of the usage topic counts what it took into additions; whoever keeps the
+totals of some cohorts adds them up (``metering.totals``). Between the two lies a topic.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
+
+from metering.columns import Whole, whole
+from metering.errors import MeteringError
+from metering.windows import Cohort, Tally
+
+TALLY: tuple[str, ...] = tuple(f.name for f in fields(Tally))
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """Row ``n`` adds ``values[i][n]`` to the field ``TALLY[i]`` of ``cohorts[n]``, in the windows
+    around ``start_s[n]``, all but the ``level[n]`` shortest: for these it came too late."""
+
+    cohorts: Sequence[Cohort]
+    start_s: NDArray[np.int64]
+    level: NDArray[np.int64]
+    values: Sequence[Whole]
+
+    def take(self, rows: Sequence[int]) -> Additions:
+        at = np.array(rows, np.intp)
+        return Additions(
+            [self.cohorts[n] for n in rows],
+            self.start_s[at],
+            self.level[at],
+            [v[at] for v in self.values],
+        )
+
+
+NO_ADDITIONS = Additions(
+    (), np.zeros(0, np.int64), np.zeros(0, np.int64), [np.zeros(0, np.int64)] * len(TALLY)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a partition of the usage topic has come, of ``partitions`` in all.
+
+    ``watermark_ns`` is by its events alone, 0 before the first. Windows that end by ``closing_ns``
+    may be told as final: that is the watermark, or later where the partition is quiet and read to
+    its end. ``counted_to`` is the last offset that is counted. ``sequence`` grows by one with each
+    take; -1 says that nothing but time has passed.
+    """
+
+    partition: int
+    partitions: int
+    sequence: int
+    counted_to: int
+    watermark_ns: int
+    closing_ns: int
+
+
+def split(additions: Additions, ways: int) -> list[Additions]:
+    """One for each of the ways: a cohort goes the same way always."""
+    if ways == 1:
+        return [additions]
+    rows: list[list[int]] = [[] for _ in range(ways)]
+    for n, cohort in enumerate(additions.cohorts):
+        rows[way_of(cohort, ways)].append(n)
+    return [additions.take(own) for own in rows]
+
+
+def way_of(cohort: Cohort, ways: int) -> int:
+    return zlib.crc32("\0".join(cohort).encode()) % ways
+
+
+def encode(mark: Mark, additions: Additions) -> bytes:
+    return to_json({
+        "format": FORMAT,
+        "partition": mark.partition,
+        "partitions": mark.partitions,
+        "sequence": mark.sequence,
+        "counted_to": mark.counted_to,
+        "watermark_ns": mark.watermark_ns,
+        "closing_ns": mark.closing_ns,
+        "cohorts": additions.cohorts,
+        "start_s": additions.start_s.tolist(),
+        "level": additions.level.tolist(),
+        "values": [v.tolist() for v in additions.values],
+    })  # fmt: skip
+
+
+def decode(value: bytes) -> tuple[Mark, Additions]:
+    """What :func:`encode` made.
+
+    Raises:
+        MeteringError: it was made by another version.
+    """
+    document: Mapping[str, Any] = from_json(value)
+    if document["format"] != FORMAT:
+        raise MeteringError(f"additions of format {document['format']!r}, not {FORMAT}")
+    mark = Mark(
+        document["partition"],
+        document["partitions"],
+        document["sequence"],
+        document["counted_to"],
+        document["watermark_ns"],
+        document["closing_ns"],
+    )
+    return mark, Additions(
+        [(c[0], c[1], c[2]) for c in document["cohorts"]],
+        np.array(document["start_s"], np.int64),
+        np.array(document["level"], np.int64),
+        [whole(v) for v in document["values"]],
+    )

@@ -1,0 +1,128 @@
+"""The sums of one window, a row for each cohort, in two words each so that they never overflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metering.additions import TALLY
+from metering.columns import Whole
+from metering.windows import Cohort
+
+BASE = 10**9
+"""A sum is ``words[..., 1] * BASE + words[..., 0]``, the low one below ``BASE``: good up to some
+10^27, dollars in attodollars as well as nanoseconds."""
+CHUNK = 64
+"""Rows are saved so many at a time: those that have changed, with their neighbours."""
+
+Words = NDArray[np.int64]
+"""(rows, fields, 2)"""
+
+
+def words_of(columns: Sequence[Whole]) -> Words:
+    """Columns of sums as rows of words."""
+    words = np.empty((len(columns[0]), len(columns), 2), np.int64)
+    for n, column in enumerate(columns):
+        words[:, n, 1] = column // BASE
+        words[:, n, 0] = column % BASE
+    return words
+
+
+def whole_of(words: NDArray[np.int64]) -> Whole:
+    """Sums, of words in the last axis."""
+    high, low = words[..., 1], words[..., 0]
+    if not high.size or int(high.max()) < 2**62 // BASE:
+        return high * BASE + low
+    return high.astype(object) * BASE + low
+
+
+class WindowSums:
+    """``final`` says that its end has been told. What has changed since it was last told
+    (``has_news``) and since it was last saved is known to it."""
+
+    __slots__ = ("_index", "_unsaved", "_untold", "_words", "cohorts", "final")
+
+    def __init__(self, cohorts: Sequence[Cohort] = (), words: Words | None = None) -> None:
+        self.cohorts: list[Cohort] = list(cohorts)
+        self.final = False
+        self._index = {cohort: n for n, cohort in enumerate(self.cohorts)}
+        if words is None:
+            words = np.zeros((len(self.cohorts), len(TALLY), 2), np.int64)
+        self._words = words
+        self._untold = np.ones(len(words), np.bool_)
+        self._unsaved = np.zeros(-(-len(words) // CHUNK), np.bool_)
+
+    def add(self, cohorts: Sequence[Cohort], words: Words, rows: NDArray[np.intp]) -> None:
+        """``words[rows[n]]`` to the sums of ``cohorts[n]``."""
+        index = self._index
+        places = [index.setdefault(cohort, len(index)) for cohort in cohorts]
+        if len(index) > len(self.cohorts):
+            self.cohorts = list(index)
+            self._grow(len(index))
+        at = np.array(places, np.intp)
+        np.add.at(self._words, at, words[rows])
+        at = np.unique(at)
+        sums = self._words[at]
+        carry = sums[..., 0] // BASE
+        sums[..., 0] -= carry * BASE
+        sums[..., 1] += carry
+        self._words[at] = sums
+        self._untold[at] = True
+        self._unsaved[at // CHUNK] = True
+
+    def _grow(self, count: int) -> None:
+        if count <= len(self._words):
+            return
+        room = max(CHUNK, count, len(self._words) * 3 // 2)
+        for name, shape in (
+            ("_words", (room, len(TALLY), 2)),
+            ("_untold", (room,)),
+            ("_unsaved", (-(-room // CHUNK),)),
+        ):
+            old = getattr(self, name)
+            new = np.zeros(shape, old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._untold.any())
+
+    def close(self) -> None:
+        """It is final from now on; everything is to be told again as such."""
+        self.final = True
+        self._untold[: len(self.cohorts)] = True
+        self._unsaved[: -(-len(self.cohorts) // CHUNK)] = True
+
+    def was_told(self) -> None:
+        """It is final, and that was told."""
+        self.final = True
+        self._untold[:] = False
+
+    def tell(self) -> tuple[list[Cohort], Words]:
+        """Cohorts that have changed since this was last asked, in order, and their sums."""
+        changed = np.flatnonzero(self._untold)
+        self._untold[:] = False
+        told = sorted((self.cohorts[n], n) for n in changed.tolist())
+        rows = np.array([n for _, n in told], np.intp)
+        return [cohort for cohort, _ in told], self._words[rows]
+
+    def sums(self, rows: Sequence[int]) -> list[list[int]]:
+        """In the order of ``TALLY``: for tests."""
+        sums: list[list[int]] = whole_of(self._words[np.array(rows, np.intp)]).tolist()
+        return sums
+
+    def unsaved(self) -> Iterator[tuple[int, list[Cohort], Words]]:
+        """Chunks that have changed since this was last asked: number, cohorts, words."""
+        changed = np.flatnonzero(self._unsaved).tolist()
+        self._unsaved[:] = False
+        for chunk in changed:
+            first = chunk * CHUNK
+            end = min(first + CHUNK, len(self.cohorts))
+            yield chunk, self.cohorts[first:end], self._words[first:end]
+
+    @property
+    def chunks(self) -> int:
+        return -(-len(self.cohorts) // CHUNK)

@@ -1,0 +1,147 @@
+"""What a partition needs beside its own logic: transactions, and a way into ClickHouse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from aiokafka import TopicPartition
+
+from metering.errors import MeteringError
+from metering.ledger import Ledger, from_bytes
+from metering.totals_records import totals_of
+from metering.window_rows import WindowRows
+from sinks.clickhouse.writer import ClickHouseWriter
+from sinks.prometheus import WorkerMetrics
+from streams.settings import Settings
+from streams.targets import clickhouse_target
+from streams.topics import (
+    ADDITIONS,
+    COST_REQUESTS,
+    COST_WINDOWS,
+    LEDGERS,
+    TOTALS,
+    USAGE_BATCHES,
+    USAGE_DLQ,
+)
+from streams.worker.book import PriceBookFile
+from streams.worker.line_store import LineStore
+from streams.worker.pricing import EndOffset, Pricing
+from streams.worker.reread import read_stretch
+from streams.worker.retries import until_written
+from streams.worker.stored_state import acknowledged_to, read_state
+from streams.worker.together import Together
+from streams.worker.totalling import Totalling
+from streams.worker.transaction import Transactions
+
+log = logging.getLogger(__name__)
+
+Work = TypeVar("Work")
+
+
+@dataclass(slots=True)
+class Desk(Generic[Work]):
+    """``work`` with what it sends through."""
+
+    work: Work
+    transactions: Transactions
+
+    async def close(self) -> None:
+        await self.transactions.stop()
+
+
+class Desks:
+    """Makes them. ``is_mine`` says whether a partition of a topic is this worker's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app_id: str,
+        metrics: WorkerMetrics,
+        is_mine: Callable[[str, int], bool],
+        end_offset: EndOffset,
+    ) -> None:
+        self.settings = settings
+        self.app_id = app_id
+        self.metrics = metrics
+        self.is_mine = is_mine
+        self.end_offset = end_offset
+        self.prices = PriceBookFile(settings.price_book)
+        self._writers = [ClickHouseWriter(clickhouse_target(settings)) for _ in range(2)]
+        self.lines = LineStore(self._writers[0].write_all_lines, metrics)
+        self._rows = Together(self._write_rows)
+
+    def _write_rows(self, parts: Sequence[WindowRows]) -> None:
+        self._writers[1].write_windows(*parts)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    async def pricing(self, number: int) -> Desk[Pricing]:
+        """Raises SinkUnavailable: Kafka does not answer."""
+        state = TopicPartition(LEDGERS, number)
+        reaches = (COST_REQUESTS, USAGE_DLQ, ADDITIONS)
+        transactions = await self._begin(f"{USAGE_BATCHES}/{number}", state, reaches)
+        partitions = await transactions.partitions_of(USAGE_BATCHES)
+        if await transactions.partitions_of(LEDGERS) < partitions:
+            raise MeteringError(
+                f"{LEDGERS} has fewer partitions than {USAGE_BATCHES} ({partitions}): "
+                f"give it as many"
+            )
+        stored = await read_state(self.settings, LEDGERS, number)
+        ledger = from_bytes(stored[b"ledger"]) if b"ledger" in stored else Ledger()
+        log.info("usage, partition %d: counted to %d", number, ledger.counted_to)
+
+        work = Pricing(
+            number,
+            partitions=partitions,
+            ways=await transactions.partitions_of(ADDITIONS),
+            ledger=ledger,
+            prices=self.prices,
+            store=partial(self.lines.put, number),
+            commit=transactions.commit,
+            end_offset=self.end_offset,
+            read_stretch=partial(read_stretch, self.settings, USAGE_BATCHES, number),
+            metrics=self.metrics,
+        )
+        await work.store_again(
+            await acknowledged_to(self.settings, self.app_id, USAGE_BATCHES, number)
+        )
+        return Desk(work, transactions)
+
+    async def totalling(self, number: int) -> Desk[Totalling]:
+        """Raises SinkUnavailable: Kafka does not answer."""
+        state = TopicPartition(TOTALS, number)
+        reaches = (COST_WINDOWS, USAGE_DLQ)
+        transactions = await self._begin(f"{ADDITIONS}/{number}", state, reaches)
+        totals = totals_of(await read_state(self.settings, TOTALS, number))
+        log.info("additions, partition %d: counted to %d", number, totals.counted_to)
+
+        async def write(rows: WindowRows) -> None:
+            if rows:
+                mine = partial(self.is_mine, ADDITIONS, number)
+                await until_written(partial(self._rows, rows), self.metrics, mine)
+
+        return Desk(
+            Totalling(
+                number,
+                totals=totals,
+                write_rows=write,
+                commit=transactions.commit,
+                read_stretch=partial(read_stretch, self.settings, ADDITIONS, number),
+                metrics=self.metrics,
+            ),
+            transactions,
+        )
+
+    async def _begin(
+        self, name: str, state: TopicPartition, reaches: Sequence[str]
+    ) -> Transactions:
+        """From here on no other worker can add to what is stored of the partition."""
+        transactions = Transactions(self.settings, f"{self.app_id}/{name}", state, reaches)
+        await transactions.start()
+        return transactions

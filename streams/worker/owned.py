@@ -1,0 +1,80 @@
+"""The partitions that this worker has: made when they are needed, made again when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+from metering.errors import SinkUnavailable
+from streams.worker.transaction import Lost
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 5.0
+
+
+class Closing(Protocol):
+    async def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=Closing)
+
+
+class Owned(Generic[T]):
+    """``make`` begins with what is stored of a partition, and may raise SinkUnavailable."""
+
+    def __init__(
+        self,
+        make: Callable[[int], Awaitable[T]],
+        is_mine: Callable[[int], bool],
+    ) -> None:
+        self._make = make
+        self._is_mine = is_mine
+        self._ended = False
+        self._held: dict[int, T] = {}
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def use(self, partition: int, do: Callable[[T], Awaitable[None]]) -> bool:
+        """One at a time. When the partition is lost in the middle it is made and done again, from
+        what is stored. ``False``: the partition is not ours any more, and it may not be done."""
+        delay_s = RETRY_FIRST_S
+        async with self._turns[partition]:
+            while self._is_mine(partition) and not self._ended:
+                try:
+                    held = self._held.get(partition)
+                    if held is None:
+                        held = self._held[partition] = await self._make(partition)
+                    await do(held)
+                except (Lost, SinkUnavailable) as exc:
+                    log.warning("partition %d begins again in %.1f s: %s", partition, delay_s, exc)
+                    await self._drop(partition)
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, RETRY_MOST_S)
+                else:
+                    return True
+            await self._drop(partition)
+            return False
+
+    def is_busy(self, partition: int) -> bool:
+        return self._turns[partition].locked()
+
+    async def let_go(self) -> None:
+        """Of what is another worker's by now."""
+        for partition in [p for p in self._held if not self._is_mine(p)]:
+            async with self._turns[partition]:
+                await self._drop(partition)
+
+    async def close(self) -> None:
+        """Whatever is being done fails; nothing is done from then on."""
+        self._ended = True
+        for partition in list(self._held):
+            await self._drop(partition)
+
+    async def _drop(self, partition: int) -> None:
+        held = self._held.pop(partition, None)
+        if held is not None:
+            await held.close()

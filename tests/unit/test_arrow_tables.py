@@ -1,0 +1,41 @@
+"""Lines of several takes in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metering.lines import CostLines
+from metering.prices import PriceBook, parse_price_book
+from metering.pricing import price_batch
+from metering.usage import UsageBatch
+from sinks.clickhouse.arrow import table_of, table_of_all
+
+BOOK = parse_price_book(
+    '[[gpu_hour]]\nid = "p"\naccelerator = "cpu"\nregion = "*"\n'
+    'usd_per_gpu_hour = "1.7"\neffective_from = 2020-01-01T00:00:00Z\n',
+    "book",
+)
+MakeBatch = Callable[..., UsageBatch]
+
+
+def lines_of(batch: UsageBatch, book: PriceBook = BOOK) -> CostLines:
+    return CostLines.of(price_batch(batch, book))
+
+
+def test_the_rows_are_those_of_each_whatever_columns_they_have(batch_of: MakeBatch) -> None:
+    parts = [
+        lines_of(batch_of(0, requests=[{"tenant": "acme"}, {"tenant": "größer"}])),
+        lines_of(batch_of(1, accelerator="a secret chip")),
+        lines_of(batch_of(2, gpu_ns=2**52, requests=[{"queue_ns": 7}])),
+        lines_of(batch_of(3, requests=[{"tenant": "acme", "retry_of": "r-1"}])),
+    ]
+    together = table_of_all(parts)
+    apart = [row for lines in parts for row in table_of(lines).to_pylist()]
+    assert together.to_pylist() == apart
+    tenant = together["tenant"]
+    assert len({chunk.dictionary.to_pylist().__str__() for chunk in tenant.chunks}) == 1
+
+
+def test_one_part_is_its_own_table(batch_of: MakeBatch) -> None:
+    lines = lines_of(batch_of(0))
+    assert table_of_all([lines]).equals(table_of(lines))
