@@ -9,7 +9,7 @@ significantly is tagged; where nothing did, there is no tag.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import fsum
 
@@ -19,6 +19,8 @@ from detectors.readings import Judgement, Reading
 from metering.costs import DRIVERS, CauseTag, Driver
 from metering.money import usd
 
+NAMED_WHERE_IT_NARROWS = frozenset({"region"})
+"""Dimensions that are left out of a slice that has the same leaves without them."""
 LIKE_RATIO = 0.5
 """A leaf that moved by at least this part of the anomaly's logarithm moved with it."""
 
@@ -47,7 +49,8 @@ def find_causes(
 
     Every driver that pushed ``anomalous`` the way its spend went, significantly and with at least
     ``min_share`` of its change, gets the slice (one of those that contain the cohort) in which
-    most cohorts moved alike and few held still; of slices with the same cohorts the narrowest.
+    most cohorts moved alike and few held still; of slices with the same cohorts the narrowest, in
+    which a region is named only if the slice would have other cohorts without it.
     ``share`` and ``usd_per_hour`` are sums of the leaves' LMDI effects over the slice; a share is
     above 1 where another driver took some of the change back.
 
@@ -56,6 +59,7 @@ def find_causes(
     """
     change = anomalous.judgement.change_usd_per_hour
     sign = 1.0 if change > 0 else -1.0
+    alone = _Slice(_named(anomalous.where, leaves), (anomalous,), (anomalous,), 1.0)
     ranked: list[tuple[float, CauseTag]] = []
     for driver in DRIVERS:
         move = anomalous.judgement.moves.get(driver)
@@ -65,28 +69,30 @@ def find_causes(
         certain = anomalous.judgement.new and driver == "volume"
         if share < options.min_share or (sign * move.z < options.z_threshold and not certain):
             continue
-        found = _search(driver, anomalous, leaves, sign, options)
+        found = _search(driver, alone, leaves, sign, options)
         strength = move.z**2 / (move.z**2 + options.z_threshold**2)
-        ranked.append((share, _tag(driver, found, anomalous, sign, strength)))
+        ranked.append((share, _tag(driver, found, alone, sign, strength)))
     ranked.sort(key=lambda r: -r[0])
     return tuple(tag for _, tag in ranked)
 
 
 def _search(
     driver: Driver,
-    anomalous: Leaf,
+    alone: _Slice,
     leaves: Sequence[Leaf],
     sign: float,
     options: DetectorOptions,
 ) -> _Slice:
+    (anomalous,) = alone.members
     moved, still = _sides(driver, anomalous, leaves, sign, options.z_threshold)
-    best = _Slice(anomalous.where, (anomalous,), (anomalous,), 1.0)
+    best = alone
     for where in _generalisations(anomalous.where):
         inside = tuple(leaf for leaf in moved if _contains(where, leaf))
         held = sum(_contains(where, leaf) for leaf in still)
         purity = len(inside) / (len(inside) + held)
         if purity >= options.min_purity and len(inside) > len(best.moved):
-            best = _Slice(where, inside, tuple(x for x in leaves if _contains(where, x)), purity)
+            members = tuple(leaf for leaf in leaves if _contains(where, leaf))
+            best = _Slice(_named(where, leaves), inside, members, purity)
     return best
 
 
@@ -116,18 +122,28 @@ def _generalisations(where: Mapping[str, str]) -> Iterator[dict[str, str]]:
             yield {name: where[name] for name in names}
 
 
+def _named(where: Mapping[str, str], leaves: Sequence[Leaf]) -> Mapping[str, str]:
+    """The slice without those dimensions that it can do without."""
+    count = sum(_contains(where, leaf) for leaf in leaves)
+    for name in where.keys() & NAMED_WHERE_IT_NARROWS:
+        wider = {other: value for other, value in where.items() if other != name}
+        if sum(_contains(wider, leaf) for leaf in leaves) == count:
+            where = wider
+    return where
+
+
 def _contains(where: Mapping[str, str], leaf: Leaf) -> bool:
     return all(leaf.where.get(name) == value for name, value in where.items())
 
 
-def _tag(driver: Driver, found: _Slice, anomalous: Leaf, sign: float, strength: float) -> CauseTag:
+def _tag(driver: Driver, found: _Slice, alone: _Slice, sign: float, strength: float) -> CauseTag:
     effect = _effect(driver, found.members)
     change = fsum(leaf.judgement.change_usd_per_hour for leaf in found.members)
     if sign * change <= 0.0 or sign * effect <= 0.0:
         # Other drivers turned the slice's sum round: speak of the anomalous leaf alone.
-        found = _Slice(anomalous.where, (anomalous,), (anomalous,), found.purity)
+        found = replace(alone, purity=found.purity)
         effect = _effect(driver, found.members)
-        change = anomalous.judgement.change_usd_per_hour
+        change = fsum(leaf.judgement.change_usd_per_hour for leaf in found.members)
     words = mechanism(
         driver,
         Reading.total(leaf.judgement.expected for leaf in found.moved),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from detectors.incidents import Incident
 from detectors.memory import Memory, cold_model
@@ -16,8 +17,26 @@ from metering.costs import Anomaly, CauseTag, WindowRow
 from metering.errors import MeteringError
 from metering.money import ATTO_PER_USD, atto_usd, usd
 
-Cohort = tuple[str, str]
-"""(tenant, model)"""
+
+class Cohort(NamedTuple):
+    """``region`` is empty in rows from before regions were told apart: they are of all regions."""
+
+    tenant: str
+    model: str
+    region: str
+
+    @property
+    def whole(self) -> Cohort:
+        """What its rows were part of before regions were told apart."""
+        return self._replace(region="")
+
+    @property
+    def where(self) -> dict[str, str]:
+        return self._asdict()
+
+
+def cohort_of(row: WindowRow) -> Cohort:
+    return Cohort(row.tenant, row.model, row.region)
 
 
 class SpendDetector:
@@ -52,9 +71,9 @@ class SpendDetector:
         start_ms, seconds = self._check(rows)
         latest: dict[Cohort, WindowRow] = {}
         for row in rows:
-            held = latest.get((row.tenant, row.model))
+            held = latest.get(cohort_of(row))
             if held is None or row.counted_to > held.counted_to:
-                latest[row.tenant, row.model] = row
+                latest[cohort_of(row)] = row
         told: list[Anomaly] = []
         if self._last_start_ms is not None:
             if start_ms <= self._last_start_ms:
@@ -74,7 +93,8 @@ class SpendDetector:
         for row in rows:
             if not row.final:
                 raise MeteringError(
-                    f"window {row.window_start_ms} of {row.tenant!r}, {row.model!r} is not final"
+                    f"window {row.window_start_ms} of {row.tenant!r}, {row.model!r}, "
+                    f"{row.region!r} is not final"
                 )
         start_ms, seconds = windows.pop()
         if self._window_seconds is not None and seconds != self._window_seconds:
@@ -90,8 +110,12 @@ class SpendDetector:
         if not self._cohorts:
             self._steps = 0
         others_known = self._steps > self.options.min_windows
-        for cohort in rows.keys() - self._cohorts.keys():
-            self._cohorts[cohort] = Memory(cold_model(self.options, seconds), others_known)
+        known = frozenset(self._cohorts)
+        for cohort in rows.keys() - known:
+            # One that was known as a whole is told apart now: that is no new spend.
+            newcomer = others_known and cohort.whole not in known
+            self._cohorts[cohort] = Memory(cold_model(self.options, seconds), newcomer)
+        told_apart = {cohort.whole for cohort in rows if cohort.region}
         readings = {
             cohort: Reading.from_window(rows[cohort]) if cohort in rows else Reading()
             for cohort in sorted(self._cohorts)
@@ -99,7 +123,8 @@ class SpendDetector:
         own = {
             cohort: judgement
             for cohort, reading in readings.items()
-            if (judgement := self._cohorts[cohort].judge(reading, self.options, seconds))
+            if (cohort in rows or cohort not in told_apart)
+            and (judgement := self._cohorts[cohort].judge(reading, self.options, seconds))
             is not None
         }
         judged = {
@@ -108,7 +133,7 @@ class SpendDetector:
             if (confirmed := self._cohorts[cohort].confirm(judgement)) is not None
         }
         verdicts = {cohort: verdict(j, self.options) for cohort, j in judged.items()}
-        leaves = {c: Leaf({"tenant": c[0], "model": c[1]}, j) for c, j in judged.items()}
+        leaves = {c: Leaf(c.where, j) for c, j in judged.items()}
         told: list[Anomaly] = []
         for cohort, found in verdicts.items():
             if found is None or not (found.rise or self.options.report_decreases):
@@ -134,7 +159,7 @@ class SpendDetector:
             if self._cohorts[cohort].silent_windows >= self.options.forget_after_windows:
                 del self._cohorts[cohort]
         self._steps += 1
-        return sorted(told, key=lambda a: (-abs(a.usd_per_hour), a.tenant, a.model))
+        return sorted(told, key=lambda a: (-abs(a.usd_per_hour), a.tenant, a.model, a.region))
 
     def _calm(self, cohort: Cohort) -> None:
         memory = self._cohorts[cohort]
@@ -149,9 +174,10 @@ class SpendDetector:
         return memory.incident.anomalous(top, self.options.repeat_after_windows)
 
 
-def anomaly_id(tenant: str, model: str, window_start_ms: int, window_seconds: int) -> str:
-    """32 hexadecimal digits of what the anomaly speaks of."""
-    key = json.dumps([tenant, model, window_start_ms, window_seconds])
+def anomaly_id(cohort: Cohort, window_start_ms: int, window_seconds: int) -> str:
+    """32 hexadecimal digits of what the anomaly speaks of; without a region, those of before."""
+    region = [cohort.region] if cohort.region else []
+    key = json.dumps([cohort.tenant, cohort.model, window_start_ms, window_seconds, *region])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
@@ -166,15 +192,15 @@ def _anomaly(
     causes: tuple[CauseTag, ...],
     row: WindowRow | None,
 ) -> Anomaly:
-    tenant, model = cohort
     expected = usd(round(judgement.expected.factors.cost_usd * ATTO_PER_USD))
     observed = usd(0) if row is None else row.cost_usd
     return Anomaly(
-        anomaly_id=anomaly_id(tenant, model, start_ms, seconds),
+        anomaly_id=anomaly_id(cohort, start_ms, seconds),
         window_start_ms=start_ms,
         window_seconds=seconds,
-        tenant=tenant,
-        model=model,
+        tenant=cohort.tenant,
+        model=cohort.model,
+        region=cohort.region,
         score=found.score,
         score_unit="standard deviations",
         threshold=threshold,

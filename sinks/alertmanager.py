@@ -54,6 +54,7 @@ def alert(anomaly: Anomaly, hold_seconds: int) -> dict[str, object]:
             "alertname": ALERT_NAME,
             "tenant": anomaly.tenant,
             "model": anomaly.model,
+            **({"region": anomaly.region} if anomaly.region else {}),
             "driver": anomaly.causes[0].driver if anomaly.causes else "unknown",
         },
         "annotations": {
@@ -67,12 +68,13 @@ def alert(anomaly: Anomaly, hold_seconds: int) -> dict[str, object]:
 
 
 def summary(anomaly: Anomaly) -> str:
-    """``acme on llama_8b_sim spends $52.00 an hour, $41.00 more than expected``."""
+    """``acme on llama_8b_sim in eu-west spends $52.00 an hour, $41.00 more than expected``."""
     hours = 3600 / anomaly.window_seconds
     spends = float(anomaly.observed_usd) * hours
     change = float(anomaly.usd_per_hour)
     more = "more" if change >= 0 else "less"
+    where = f" in {anomaly.region}" if anomaly.region else ""
     return (
-        f"{anomaly.tenant} on {anomaly.model} spends ${spends:,.2f} an hour, "
+        f"{anomaly.tenant} on {anomaly.model}{where} spends ${spends:,.2f} an hour, "
         f"${abs(change):,.2f} {more} than expected"
     )

@@ -43,9 +43,18 @@ class WorkerMetrics:
         )
         self.write_seconds = Histogram(
             "meter_write_seconds",
-            "Time of one round of writes, ClickHouse and Kafka",
+            "Time of one take, until it is committed to Kafka",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=registry,
+        )
+        self.insert_seconds = Histogram(
+            "meter_insert_seconds",
+            "Time of one insert of lines into ClickHouse",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self.inserted_lines = Counter(
+            "meter_inserted_lines", "Lines that ClickHouse has taken", registry=registry
         )
         self.write_failures = Counter(
             "meter_write_failures", "Writes that will be tried again", registry=registry
@@ -56,12 +65,31 @@ class WorkerMetrics:
             ["partition"],
             registry=registry,
         )
+        self.lag = Gauge(
+            "meter_lag_messages",
+            "Messages in the usage topic that are not counted yet",
+            ["partition"],
+            registry=registry,
+        )
         self.watermark_delay = Gauge(
-            "meter_watermark_delay_seconds", "Wall clock minus watermark", registry=registry
+            "meter_watermark_delay_seconds",
+            "Wall clock minus watermark",
+            ["partition"],
+            registry=registry,
         )
         self.missing = Gauge(
             "meter_missing_batches",
             "Sequences that no message has brought, of the sources that are known",
+            ["partition"],
+            registry=registry,
+        )
+        self.window_rows = Counter(
+            "meter_window_rows", "Rows that were told of windows", registry=registry
+        )
+        self.tell_seconds = Histogram(
+            "meter_tell_seconds",
+            "Time of telling windows, ClickHouse and Kafka",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=registry,
         )
         self.price_book_ok = Gauge(

@@ -69,7 +69,8 @@ def cloud_event(anomaly: Anomaly, source: str) -> bytes:
         "source": source,
         "id": anomaly.anomaly_id,
         "time": rfc3339(end_ms * 10**6),
-        "subject": f"{anomaly.tenant}/{anomaly.model}",
+        "subject": f"{anomaly.tenant}/{anomaly.model}"
+        + (f"/{anomaly.region}" if anomaly.region else ""),
         "datacontenttype": "application/json",
         "data": anomaly.model_dump(mode="json"),
     }

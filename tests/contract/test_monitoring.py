@@ -20,6 +20,7 @@ from metering.lines import CostLines
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
+from metering.window_rows import WindowRows
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.schema import migrate
 from sinks.clickhouse.writer import ClickHouseWriter
@@ -59,6 +60,7 @@ PROMQL = {
     *("sum", "min", "max", "count", "vector", "rate", "increase", "histogram_quantile"),
 }
 NOON_S = 1_780_000_000
+REGION = "local"
 
 every_dashboard = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda p: p.stem)
 
@@ -283,9 +285,9 @@ def filled(clickhouse: ClickHouse, batch_of: Callable[..., UsageBatch]) -> Click
     counts = dict.fromkeys(("unpriced_requests", "cached_input_tokens", "retries"), 0)
     window = WindowRow(
         window_start_ms=NOON_S * 1000 - NOON_S * 1000 % 60_000, window_seconds=60, tenant="acme",
-        model="tiny", final=True, counted_to=1, requests=1, batch_size_sum=1, input_tokens=100,
-        output_tokens=20, gpu_ns=90, input_gpu_ns=30, output_gpu_ns=60, cost_usd=Decimal(3),
-        input_cost_usd=Decimal(1), output_cost_usd=Decimal(2), **counts,
+        model="tiny", region=REGION, final=True, counted_to=1, requests=1, batch_size_sum=1,
+        input_tokens=100, output_tokens=20, gpu_ns=90, input_gpu_ns=30, output_gpu_ns=60,
+        cost_usd=Decimal(3), input_cost_usd=Decimal(1), output_cost_usd=Decimal(2), **counts,
     )  # fmt: skip
     cause = CauseTag(
         driver="volume", slice={"model": "tiny"}, share=0.8, usd_per_hour=Decimal(4),
@@ -293,18 +295,19 @@ def filled(clickhouse: ClickHouse, batch_of: Callable[..., UsageBatch]) -> Click
     )  # fmt: skip
     anomaly = Anomaly(
         anomaly_id="a", window_start_ms=window.window_start_ms, window_seconds=60, tenant="acme",
-        model="tiny", score=9.0, score_unit="nats", threshold=7.0, expected_usd=Decimal(1),
-        observed_usd=Decimal(3), usd_per_hour=Decimal(120), causes=(cause,),
+        model="tiny", region=REGION, score=9.0, score_unit="nats", threshold=7.0,
+        expected_usd=Decimal(1), observed_usd=Decimal(3), usd_per_hour=Decimal(120),
+        causes=(cause,),
     )  # fmt: skip
     writer = ClickHouseWriter(target)
     writer.write_lines(CostLines.of(lines))
-    writer.write_windows([window])
+    writer.write_windows(WindowRows.of([window]))
     writer.write_anomalies([anomaly])
     writer.close()
     return clickhouse
 
 
-def expanded(sql: str) -> str:
+def expanded(sql: str, region: str = REGION) -> str:
     """As Grafana's ClickHouse plug-in expands its macros, for the hour around noon."""
     since, until = f"toDateTime({NOON_S - 1800})", f"toDateTime({NOON_S + 1800})"
     sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 >= {since} AND \1 <= {until}", sql)
@@ -319,6 +322,7 @@ def expanded(sql: str) -> str:
         ("$__toTime", until),
         ("${tenant:singlequote}", "'acme','other'"),
         ("${model:singlequote}", "'tiny'"),
+        ("${region:singlequote}", f"'{region}','other'"),
     ):
         sql = sql.replace(macro, value)
     assert "$" not in sql, sql
@@ -353,8 +357,23 @@ def test_the_dashboards_of_costs_tell_what_was_written(filled: ClickHouse) -> No
     sql = {panel["title"]: panel["targets"][0]["rawSql"] for panel in board["panels"]}
     assert filled.value(expanded(sql["Cost"])) == "3"
     assert filled.value(expanded(sql["Cost per hour"])) == "3"
+    assert filled.value(expanded(sql["Cost"], region="elsewhere")) == "0"
     by_tenant = filled.value(expanded(sql["Cost per hour by tenant"])).split("\t")
     assert by_tenant[1:] == ["acme", "180"]
+
+
+@pytest.mark.stack
+def test_what_is_from_before_regions_were_told_apart_can_be_chosen_too(filled: ClickHouse) -> None:
+    filled.value(
+        "INSERT INTO cost_window_rows (window_start, window_seconds, tenant, model, cost_usd) "
+        f"VALUES ({NOON_S}, 60, 'acme', 'tiny', 5)"
+    )
+    board = json.loads((DASHBOARDS[0].parent / "costs.json").read_text())
+    variables = {v["name"]: v["query"]["rawSql"] for v in board["templating"]["list"]}
+    sql = {panel["title"]: panel["targets"][0]["rawSql"] for panel in board["panels"]}
+    assert filled.value(expanded(variables["region"])).split() == ["(none)", REGION]
+    assert filled.value(expanded(sql["Cost"], region="(none)")) == "5"
+    assert filled.value(expanded(sql["Cost"])) == "3"
 
 
 @pytest.mark.parametrize("panel", PANELS)

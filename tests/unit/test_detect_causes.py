@@ -126,6 +126,46 @@ def test_the_lattice_may_have_any_number_of_dimensions(dimensions: int) -> None:
     assert found.slice == {name: "x" for name in names if name in ("tenant", "region")}
 
 
+def in_regions(moving: set[tuple[str, str, str]]) -> dict[tuple[str, str, str], Leaf]:
+    return {
+        (tenant, model, region): leaf(
+            judgement({"price": moved(40.0)} if (tenant, model, region) in moving else {}),
+            tenant=tenant,
+            model=model,
+            region=region,
+        )
+        for tenant, model, region in product("ab", ("llama", "vision"), ("eu", "us"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("moving", "where"),
+    [
+        ({("a", "llama", "eu")}, {"tenant": "a", "model": "llama", "region": "eu"}),
+        (set(product("a", ["llama"], ["eu", "us"])), {"tenant": "a", "model": "llama"}),
+        (set(product("ab", ["llama"], ["eu"])), {"model": "llama", "region": "eu"}),
+        (set(product("ab", ["llama", "vision"], ["eu"])), {"region": "eu"}),
+        (set(product("ab", ["llama", "vision"], ["eu", "us"])), {}),
+    ],
+    ids=lambda x: str(x) if isinstance(x, dict) else "",
+)
+def test_a_region_is_named_where_it_is_what_differs(
+    moving: set[tuple[str, str, str]], where: dict[str, str]
+) -> None:
+    cohorts = in_regions(moving)
+    tag = only(find_causes(cohorts["a", "llama", "eu"], list(cohorts.values()), OPTIONS))
+    assert tag.slice == where
+
+
+def test_a_region_that_a_model_has_alone_is_not_named() -> None:
+    """Vision runs in both, llama in one of them."""
+    cohorts = in_regions({("a", "llama", "eu"), ("b", "llama", "eu")})
+    for tenant in "ab":
+        del cohorts[tenant, "llama", "us"]
+    tag = only(find_causes(cohorts["a", "llama", "eu"], list(cohorts.values()), OPTIONS))
+    assert tag.slice == {"model": "llama"}
+
+
 def test_what_did_not_move_significantly_gets_no_tag() -> None:
     weak = leaf(judgement({"volume": moved(40.0, z=4.9)}), tenant="a", model="llama")
     assert find_causes(weak, [weak], OPTIONS) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.options import DetectorOptions
-from detectors.spend import SpendDetector, anomaly_id
+from detectors.spend import Cohort, SpendDetector, anomaly_id
 from metering.costs import Anomaly, Driver, WindowRow
 from metering.errors import MeteringError
 from metering.money import atto_usd, usd
@@ -29,6 +30,7 @@ class Traffic:
 
     tenant: str
     model: str
+    region: str = ""
     requests: float = 50.0
     burst: int = 1
     retry_rate: float = 0.0
@@ -63,6 +65,7 @@ def window(t: Traffic, at: int, rng: np.random.Generator, part: float = 1.0) -> 
         window_seconds=10,
         tenant=t.tenant,
         model=t.model,
+        region=t.region,
         final=True,
         counted_to=at,
         requests=n,
@@ -337,16 +340,23 @@ def test_a_replay_of_the_windows_gives_the_same_state() -> None:
 
 def test_an_anomaly_is_identified_by_what_it_speaks_of() -> None:
     ids = {
-        anomaly_id(*key)
-        for key in (
-            ("a", "b", 0, 10),
-            ("a,b", "", 0, 10),
-            ("a", "b", 10_000, 10),
-            ("a", "b", 0, 60),
-            ("b", "a", 0, 10),
+        anomaly_id(Cohort(*names), start_ms, seconds)
+        for *names, start_ms, seconds in (
+            ("a", "b", "", 0, 10),
+            ("a,b", "", "", 0, 10),
+            ("a", "b", "", 10_000, 10),
+            ("a", "b", "", 0, 60),
+            ("b", "a", "", 0, 10),
+            ("a", "b", "c", 0, 10),
+            ("a", "b", "d", 0, 10),
         )
     }
-    assert len(ids) == 5
+    assert len(ids) == 7
+
+
+def test_an_anomaly_of_before_regions_were_told_apart_keeps_its_id() -> None:
+    before = hashlib.sha256(b'["acme", "llama", 1700000000000, 10]').hexdigest()[:32]
+    assert anomaly_id(Cohort("acme", "llama", ""), 1_700_000_000_000, 10) == before
 
 
 def test_a_window_that_was_judged_before_changes_nothing() -> None:

@@ -26,7 +26,7 @@ from streams.topics import COST_ANOMALIES
 START_MS = 1_780_000_000_000
 
 
-def value(window: int, tenant: str = "acme") -> bytes:
+def value(window: int, tenant: str = "acme", **changes: Any) -> bytes:
     row = WindowRow(
         window_start_ms=START_MS + window * 10_000,
         window_seconds=10,
@@ -48,7 +48,7 @@ def value(window: int, tenant: str = "acme") -> bytes:
         input_cost_usd=Decimal(1),
         output_cost_usd=Decimal(1),
     )
-    return row.model_dump_json().encode()
+    return row.model_copy(update=changes).model_dump_json().encode()
 
 
 def anomaly_of(row: WindowRow) -> Anomaly:
@@ -93,6 +93,8 @@ class World:
 
     def __init__(self, *values: bytes | None) -> None:
         self.topic = list(values)
+        self.stamps: dict[int, int] = {}
+        self.of_record: dict[int, tuple[tuple[tuple[str, bytes], ...], bytes]] = {}
         self.committed: int | None = None
         self.beginning = 0
         self.commit_fails = 0
@@ -161,7 +163,14 @@ class Consumer:
         await asyncio.sleep(0.001)
         if self._next >= len(self.world.topic):
             return {}
-        found = SimpleNamespace(offset=self._next, value=self.world.topic[self._next])
+        headers, key = self.world.of_record.get(self._next, ((), None))
+        found = SimpleNamespace(
+            offset=self._next,
+            value=self.world.topic[self._next],
+            timestamp=self.world.stamps.get(self._next, 0),
+            headers=headers,
+            key=key,
+        )
         self._next += 1
         return {partition: [found]}
 
@@ -281,6 +290,45 @@ async def test_a_row_that_can_not_be_read_is_passed_over(monkeypatch: pytest.Mon
     await process.live(windows=2)
     assert process.detector.observed == [0, 1]
     assert world.committed == 5
+
+
+async def test_rows_that_are_not_to_be_judged_are_passed_over_unread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A value that can't be read would be told in the log."""
+    told: list[str] = []
+    monkeypatch.setattr(app.log, "error", lambda text, *_: told.append(text))
+    world = World(b"{", value(0), b"{", value(1), b"{")
+    world.of_record = {
+        0: ((("ce_id", b"60/0/acme/tiny/@3"),), b"60/0/acme/tiny/"),
+        2: ((("ce_id", b"10/0/acme/tiny/@3~"),), b"10/0/acme/tiny/"),
+        3: ((("ce_id", b"10/0/acme/tiny/@3"),), b"10/0/acme/tiny/"),
+        4: ((("ce_id", b"100/0/acme/tiny/@3"),), b"100/0/acme/tiny/"),
+    }
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert process.detector.observed == [0, 1]
+    assert told == []
+
+
+async def test_two_writers_that_are_apart_lose_and_repeat_nothing_at_a_death_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second window's first row lies before the first window's last one."""
+    world = World(value(0, "a"), value(1, "a"), value(0, "b"), value(1, "b"))
+    world.beginning = 0
+    world.stamps = dict.fromkeys(range(4), START_MS + 23_000)
+    first = Process(world, monkeypatch)
+    await first.live(windows=2)
+    assert first.detector.observed == [0, 1]
+    assert len(world.delivered) == 4
+    assert world.committed == 4
+    world.committed, world.delivered = 1, []  # it died before the second window was judged
+    await Process(world, monkeypatch).live(windows=2)
+    told = {(a.window_start_ms - START_MS, a.tenant) for a in world.delivered}
+    assert told >= {(10_000, "a"), (10_000, "b")}, "the second window is told"
+    await Process(world, monkeypatch).live(windows=2)
+    assert len(world.delivered) == 4, "and no third time"
 
 
 async def test_a_start_reads_no_further_back_than_its_models_need(

@@ -26,7 +26,7 @@ from metering.costs import Anomaly, CauseTag
 from metering.errors import MeteringError, SinkUnavailable
 from sinks.alertmanager import AlertmanagerSink, alert, summary
 from sinks.http_post import RetryPolicy
-from sinks.webhook import WebhookSink
+from sinks.webhook import WebhookSink, cloud_event
 
 LEVER = "gpu_time_per_token ▸ batch under-fill ▸ {model=llama_8b_sim, tenant=acme} ▸ 83 % of +$41/h"
 ANOMALY = Anomaly(
@@ -270,6 +270,17 @@ def problems(alerts: Any) -> list[str]:
         ):
             found.append("ends before it starts")
     return found
+
+
+def test_an_anomaly_of_a_region_says_so_in_its_alert_and_its_event() -> None:
+    anomaly = ANOMALY.model_copy(update={"region": "eu-west"})
+    made = json.loads(json.dumps(alert(anomaly, 60)))
+    assert made["labels"]["region"] == "eu-west"
+    assert summary(anomaly).startswith("acme on llama_8b_sim in eu-west spends $")
+    event = json.loads(cloud_event(anomaly, "test"))
+    assert event["subject"] == "acme/llama_8b_sim/eu-west"
+    assert event["data"]["region"] == "eu-west"
+    assert "region" not in alert(ANOMALY, 60)["labels"]  # type: ignore[operator]  # a dictionary
 
 
 async def test_a_stand_in_for_alertmanager_takes_the_alert() -> None:
