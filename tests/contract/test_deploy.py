@@ -133,3 +133,28 @@ def test_the_license_is_the_one_that_the_project_states() -> None:
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_a_clickhouse_cluster_has_the_same_users_who_may_migrate_all_of_its_nodes() -> None:
+    alone, cluster = (
+        (DEPLOY / "clickhouse" / path).read_text() for path in ("users.xml", "cluster/users.xml")
+    )
+    grant = "                <query>GRANT CLUSTER ON *.*</query>\n"
+    assert grant in cluster
+    assert alone.partition("-->")[2] == cluster.replace(grant, "").partition("-->")[2]
+
+
+def test_a_clickhouse_cluster_is_named_replicates_by_itself_and_keeps_its_secret_outside() -> None:
+    root = ET.parse(DEPLOY / "clickhouse" / "cluster" / "cluster.xml").getroot()  # noqa: S314  # our own file
+    assert {macro.tag for macro in root.iterfind("macros/*")} == {"shard", "replica"}
+    (cluster,) = root.iterfind("remote_servers/*")
+    assert cluster.tag == "meter"
+    secret = cluster.find("secret")
+    assert secret is not None
+    assert secret.attrib
+    assert not secret.text
+    shards = cluster.findall("shard")
+    assert len(shards) > 1
+    for shard in shards:
+        assert shard.findtext("internal_replication") == "true"
+        assert len(shard.findall("replica")) >= 3  # a majority without one of them
