@@ -43,11 +43,12 @@ GROUP BY start, tenant, model
 """
 _FROM_WINDOWS = """
 SELECT toUnixTimestamp(window_start), tenant, model,
-    requests, cache_hits, refused_requests, retries, unpriced_requests,
-    batch_size_sum, input_tokens, cached_input_tokens, output_tokens,
-    gpu_ns, input_gpu_ns, output_gpu_ns, padding_gpu_ns, wasted_gpu_ns,
-    cost_usd, input_cost_usd, output_cost_usd
+    sum(requests), sum(cache_hits), sum(refused_requests), sum(retries), sum(unpriced_requests),
+    sum(batch_size_sum), sum(input_tokens), sum(cached_input_tokens), sum(output_tokens),
+    sum(gpu_ns), sum(input_gpu_ns), sum(output_gpu_ns), sum(padding_gpu_ns), sum(wasted_gpu_ns),
+    sum(cost_usd), sum(input_cost_usd), sum(output_cost_usd)
 FROM cost_windows WHERE window_seconds = {seconds:UInt32}
+GROUP BY window_start, tenant, model
 """
 _OPEN = """
 SELECT window_seconds, toUnixTimestamp(window_start), tenant, model FROM cost_windows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from benchmarks.faults.check import Findings, look, settled
 from benchmarks.faults.disk import filled, log_on_small_disk
@@ -143,14 +143,18 @@ class Spoiler:
         )
 
     async def publish_again(self, sequence: int) -> int:
-        """The last batch once more, under another sequence; how many requests it has."""
-        settings, topic = self._stack.settings, TopicPartition(USAGE_BATCHES, 0)
-        consumer = AIOKafkaConsumer(**settings.kafka_client(), enable_auto_commit=False)
+        """A partition's last batch under another sequence; how many requests it has."""
+        settings = self._stack.settings
+        consumer = AIOKafkaConsumer(
+            USAGE_BATCHES, **settings.kafka_client(), enable_auto_commit=False
+        )
         await consumer.start()
         try:
-            end = (await consumer.end_offsets([topic]))[topic]
-            consumer.assign([topic])
-            consumer.seek(topic, end - 1)
+            ends = await consumer.end_offsets(consumer.assignment())
+            partition = max(ends, key=ends.__getitem__)
+            consumer.unsubscribe()
+            consumer.assign([partition])
+            consumer.seek(partition, ends[partition] - 1)
             batch = json.loads((await consumer.getone()).value)
         finally:
             await consumer.stop()
