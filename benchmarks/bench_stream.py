@@ -10,29 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks.report import Figure, show, write
-from benchmarks.stream.events import COHORTS, messages, price_book
 from benchmarks.stream.figures import Ratio, figures_of
+from benchmarks.stream.filling import Say, filled
 from benchmarks.stream.measure import Rate, measure
 from benchmarks.stream.progress import Asked
 from benchmarks.stream.sides import BARE, FAUST, QUIX, SIDES, WORKER, start_of
-from streams.publisher import Publisher
 from streams.settings import Settings
-from streams.stack.config import StackConfig
 from streams.stack.places import REPO
-from streams.stack.stack import Stack
 
 RESULTS = REPO / "build" / "results" / "bench_stream.json"
-FILL_AT_ONCE = 2_000
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +64,8 @@ def tables(sizes: Sizes) -> tuple[Table, Table]:
 
 
 async def run(table: Table, sizes: Sizes, seed: int, say: Say) -> dict[str, Figure]:
-    folder = Path(tempfile.mkdtemp(prefix="meter-bench-"))
-    others, own = divided(os.sched_getaffinity(0))
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, others)  # and so whatever is started from here on
-    try:
-        book = folder / "bench-prices.toml"
-        book.write_text(price_book())
-        config = StackConfig(folder, price_book=book, preferred_ports=False)
-        async with Stack(config, say, only=("topics", "schema")) as stack:
-            await fill(table, stack.settings, seed, say)
-            async with Asked(stack.settings, table.batch_size) as asked:
-                rates = await rounds(table, sizes, stack.settings, asked, cores=own, say=say)
-    finally:
-        os.sched_setaffinity(0, before)
-        shutil.rmtree(folder, ignore_errors=True)
+    async with filled(table.requests, table.batch_size, 1, seed, say) as (settings, asked, own):
+        rates = await rounds(table, sizes, settings, asked, cores=own, say=say)
     return figures_of(rates, table.ratios, table.batch_size)
 
 
@@ -103,38 +82,6 @@ async def rounds(
             rate = await measure(start, asked, seconds=sizes.seconds, cores=cores, say=say)
             rates[side].append(rate)
     return rates
-
-
-def divided(cores: set[int]) -> tuple[set[int], set[int]]:
-    """The last core is the sides', the others are Kafka's and ClickHouse's."""
-    *others, last = sorted(cores)
-    return set(others) or {last}, {last}
-
-
-async def fill(table: Table, settings: Settings, seed: int, say: Say) -> None:
-    publisher = Publisher(settings)
-    await publisher.start()
-    try:
-        waiting, sent, size = [], 0, 0
-        for record in messages(
-            table.requests, table.batch_size, seed=seed, until_ns=time.time_ns()
-        ):
-            waiting.append(record)
-            size += len(record.value)
-            if len(waiting) == FILL_AT_ONCE:
-                await publisher.publish(waiting)
-                sent += len(waiting)
-                waiting = []
-                if sent % (10 * FILL_AT_ONCE) == 0:
-                    say(f"filling the topic: {sent * table.batch_size:,} of {table.requests:,}")
-        await publisher.publish(waiting)
-        sent += len(waiting)
-    finally:
-        await publisher.stop()
-    say(
-        f"{sent * table.batch_size:,} requests of {COHORTS} cohorts in {sent:,} messages "
-        f"of {size / sent:,.0f} bytes"
-    )
 
 
 def main() -> None:

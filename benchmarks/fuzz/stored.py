@@ -15,6 +15,7 @@ from streams.targets import clickhouse_target
 
 USD_PER_NS = Decimal("1e-12")
 WINDOW_SECONDS = (10, 60)
+"""In longer ones late batches may count, as it happens."""
 _NS = 10**9
 _LINES = """
 SELECT source, sequence, position, tenant, model, status, input_tokens, output_tokens, gpu_ns,
@@ -23,8 +24,10 @@ FROM cost_requests ORDER BY source, sequence, position
 """
 _WINDOWS = """
 SELECT window_seconds, toUnixTimestamp(window_start), tenant, model,
-    requests, refused_requests, input_tokens, output_tokens, gpu_ns, cost_usd
-FROM cost_windows
+    sum(requests), sum(refused_requests), sum(input_tokens), sum(output_tokens), sum(gpu_ns),
+    sum(cost_usd)
+FROM cost_windows WHERE window_seconds IN (10, 60)
+GROUP BY window_seconds, window_start, tenant, model
 """
 Key = tuple[str, int]
 """A batch: source and sequence."""

@@ -6,7 +6,7 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer
 
-from benchmarks.stream.decode import decode
+from benchmarks.stream.decode import Message, decode
 from benchmarks.stream.given import TOPIC, Given
 
 COMMIT_MS = 200
@@ -24,8 +24,7 @@ async def read(given: Given) -> None:
     await consumer.start()
     while True:
         for messages in (await consumer.getmany(timeout_ms=500, max_records=500)).values():
-            for message in messages:
-                decode(message.value)
+            decode([Message(m.offset, m.timestamp, m.value, m.headers) for m in messages])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -46,8 +46,12 @@ _RULE = RuleRecipe(
 
 
 @dataclass(slots=True)
-class _Source:
+class Source:
+    """One model instance, with the head that all its records have."""
+
     name: str
+    model: str
+    region: str
     head: bytes
     sequence: int = 0
 
@@ -72,19 +76,20 @@ def messages(requests: int, batch_size: int, *, seed: int, until_ns: int) -> Ite
     """As many whole batches as hold ``requests``, in the order of event time, the last of which
     ended shortly before ``until_ns`` (epoch)."""
     drawn = random.Random(seed)
-    sources = _sources()
+    sources = all_sources()
     batches = requests // batch_size
     step_ns = batch_size * 10**9 // REQUESTS_PER_S
     for number in range(batches):
         source = drawn.choice(sources)
         end_ns = until_ns - (batches - number) * step_ns
-        value = encode(_batch(drawn, source, batch_size, end_ns))
+        tenants = drawn.choices(TENANTS, k=batch_size)
+        value = encode(batch(drawn, source, tenants, end_ns))
         headers = encode_headers(USAGE_BATCH_TYPE, source.name, str(source.sequence), None)
         source.sequence += 1
         yield Record(USAGE_BATCHES, source.name.encode(), value, headers)
 
 
-def _sources() -> list[_Source]:
+def all_sources() -> list[Source]:
     sources = []
     for model, region, number in product(MODELS, REGIONS, range(INSTANCES)):
         host = f"{region}-gpu-{number:02}"
@@ -101,12 +106,14 @@ def _sources() -> list[_Source]:
             "deployment": "production",
             "speedup": 1,
         }
-        sources.append(_Source(name, encode_head(constant, "chat", _RULE)))
+        sources.append(Source(name, model, region, encode_head(constant, "chat", _RULE)))
     return sources
 
 
-def _batch(drawn: random.Random, source: _Source, size: int, end_ns: int) -> bytes:
-    tenants = drawn.choices(TENANTS, k=size)
+def batch(drawn: random.Random, source: Source, tenants: Sequence[str], end_ns: int) -> bytes:
+    """The server's record of one batch: a request of each of ``tenants``, one of which may come
+    several times."""
+    size = len(tenants)
     named = sorted(set(tenants))
     asked = Asked(
         requests=[str(uuid.UUID(int=drawn.getrandbits(128), version=4)) for _ in range(size)],

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.stream.progress import Asked
 from benchmarks.stream.sides import Start
 from metering.errors import MeteringError
-from streams.stack.child import leashed, tail
+from streams.stack.child import spawn_leashed, tail
 from streams.stack.groups import kill_group
 
 FIRST_WITHIN_S = 90.0
@@ -81,25 +82,13 @@ async def measure(
     """
     await start.prepare()
     end = await asked.in_topic()
-    log = start.folder / "log"
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            *leashed(start.argv),
-            env=dict(start.env),
-            cwd=start.folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-    os.sched_setaffinity(process.pid, cores)
+    process = await begin(start, cores)
     try:
         samples = await _watch(start, process, asked, end, seconds)
     except MeteringError as exc:
-        shown = "".join(f"\n    {line}" for line in tail(log))
-        raise MeteringError(f"{start.name}: {exc}; its log ends:{shown}") from exc
+        raise with_log(start, exc) from exc
     finally:
-        await _stop(process)
+        await stop(process)
         await start.clean()
     rate = rate_of(samples, end)
     say(
@@ -107,6 +96,21 @@ async def measure(
         f"{rate.per_s:,.0f} per second ({rate.requests:,} in {rate.wall_s:.1f} s)"
     )
     return rate
+
+
+async def begin(start: Start, cores: Collection[int]) -> asyncio.subprocess.Process:
+    process = await spawn_leashed(start.argv, start.env, start.folder, _log(start))
+    os.sched_setaffinity(process.pid, cores)
+    return process
+
+
+def with_log(start: Start, exc: MeteringError) -> MeteringError:
+    shown = "".join(f"\n    {line}" for line in tail(_log(start)))
+    return MeteringError(f"{start.name}: {exc}; its log ends:{shown}")
+
+
+def _log(start: Start) -> Path:
+    return start.folder / "log"
 
 
 async def _watch(
@@ -120,7 +124,7 @@ async def _watch(
         if process.returncode is not None:
             raise MeteringError(f"ended by itself with exit code {process.returncode}")
         if done > (samples[-1].requests if samples else 0):
-            samples.append(Sample(done, now_s, _cpu_s(process.pid)))
+            samples.append(Sample(done, now_s, cpu_s(process.pid)))
             deadline = now_s + STALLED_S
         if now_s > deadline:
             raise MeteringError(f"tells of nothing more at {done:,} of {end:,} requests")
@@ -133,12 +137,12 @@ def _long_enough(samples: list[Sample], seconds: float) -> bool:
     return len(samples) > 2 and samples[-1].wall_s - samples[0].wall_s >= seconds
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """Of all threads of another process, to the nanosecond: clock_getcpuclockid(3)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def stop(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)

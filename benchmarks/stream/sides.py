@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,8 +20,10 @@ from streams.stack.places import REPO
 from streams.stack.ports import HOST, PortBook
 from streams.stack.probes import quiet_aiokafka
 from streams.stack.services import own_env
+from streams.stack.topics_admin import apply_topics
 from streams.targets import clickhouse_target
-from streams.topics import USAGE_BATCHES
+from streams.topics import ADDITIONS, TOPICS, USAGE_BATCHES, Topic
+from streams.topics_plan import with_partitions
 from streams.worker.app import APP_ID
 
 BARE, WORKER, FAUST, QUIX = "bare", "worker", "faust", "quix"
@@ -53,8 +56,11 @@ class Start:
     clean: Callable[[], Awaitable[None]] = _nothing
 
 
-def start_of(name: str, run: str, settings: Settings, folder: Path) -> Start:
-    """``run`` is another one each time: it names the group, the tables and the folder."""
+def start_of(
+    name: str, run: str, settings: Settings, folder: Path, database: str | None = None
+) -> Start:
+    """``run`` is another one each time: it names the group, the tables and the folder. Workers that
+    work together have one ``database``."""
     python, module = _MODULES[name]
     own = folder / f"{name}-{run}"
     own.mkdir(parents=True)
@@ -65,7 +71,7 @@ def start_of(name: str, run: str, settings: Settings, folder: Path) -> Start:
         port = _free_port()
         mine = settings.model_copy(
             update={
-                "clickhouse_database": f"bench_{run}",
+                "clickhouse_database": database or f"bench_{run}",
                 "state_dir": own,
                 "metrics_host": HOST,
                 "metrics_port": port,
@@ -77,8 +83,8 @@ def start_of(name: str, run: str, settings: Settings, folder: Path) -> Start:
             env | mine.to_env(),
             own,
             how_far=lambda asked: asked.counted(port),
-            ask_every_s=0.1,  # an answer takes a millisecond of the worker's time
-            prepare=lambda: _forget_worker(settings),
+            ask_every_s=0.25,  # an answer takes a millisecond or two of the worker's time
+            prepare=lambda: forget_workers(settings),
             clean=lambda: _drop_tables(mine),
         )
     given = Given(settings.kafka, own.name, own, settings.price_book)
@@ -96,31 +102,46 @@ def _free_port() -> int:
         book.release()
 
 
-async def _forget_worker(settings: Settings) -> None:
-    """The worker's group and changelog bear its name, so both are set back before each start."""
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    await admin.start()
-    try:
-        topics = await admin.list_topics()
-        changelogs = [t for t in topics if t.startswith(f"{APP_ID}-")]
-        if changelogs:
-            await admin.delete_topics(changelogs)
-        described = await admin.describe_topics([USAGE_BATCHES])
-        partitions = [p["partition"] for p in described[0]["partitions"]]
-    finally:
-        await admin.close()
+async def forget_workers(settings: Settings, partitions: int = 1) -> None:
+    """The worker's group and its own topics have fixed names, so they are set back before each
+    start."""
+    internal = {topic.name for topic in TOPICS if topic.is_internal}
+    topics = await make_anew(settings, internal, partitions)
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), group_id=APP_ID, enable_auto_commit=False
     )
     with quiet_aiokafka():  # the first who asks for a group makes Kafka's topic of groups
         await consumer.start()
     try:
-        tps = [TopicPartition(USAGE_BATCHES, p) for p in partitions]
+        tps = [
+            TopicPartition(topic.name, n)
+            for topic in topics
+            if topic.name in (USAGE_BATCHES, ADDITIONS)
+            for n in range(topic.partitions)
+        ]
         consumer.assign(tps)
         with quiet_aiokafka():
             await consumer.commit(dict.fromkeys(tps, 0))
     finally:
         await consumer.stop()
+
+
+async def make_anew(settings: Settings, names: set[str], partitions: int = 1) -> tuple[Topic, ...]:
+    """These topics, empty; usage in one partition, for with more Quix Streams would need a topic
+    for its groups. Returns all topics, as they are now."""
+    admin = AIOKafkaAdminClient(**settings.kafka_client())
+    await admin.start()
+    try:
+        there = names & set(await admin.list_topics())
+        if there:
+            await admin.delete_topics(sorted(there))
+        while names & set(await admin.list_topics()):  # noqa: ASYNC110  # Kafka has no event for it
+            await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+    topics = with_partitions({USAGE_BATCHES: partitions})
+    await apply_topics(settings, topics)
+    return topics
 
 
 async def _drop_tables(settings: Settings) -> None:

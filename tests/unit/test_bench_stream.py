@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_stream import divided
 from benchmarks.profiling.stages import Stopwatches
 from benchmarks.stream.events import COHORTS, messages, price_book
 from benchmarks.stream.figures import Ratio, figures_of
+from benchmarks.stream.filling import divided
 from benchmarks.stream.given import Given
 from benchmarks.stream.measure import Rate, Sample, rate_of
 from metering.errors import MeteringError

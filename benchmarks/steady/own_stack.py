@@ -1,0 +1,28 @@
+"""A stack in a folder of its own that is gone afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks.stream.events import price_book
+from streams.stack.config import StackConfig
+from streams.stack.stack import Stack
+
+
+@asynccontextmanager
+async def own_stack(say: Callable[[str], None]) -> AsyncIterator[Stack]:
+    """Kafka, ClickHouse's endpoint and the worker, on ports that are free, with prices for the
+    load's accelerators."""
+    folder = Path(tempfile.mkdtemp(prefix="meter-steady-"))
+    try:
+        book = folder / "bench-prices.toml"
+        book.write_text(price_book())
+        config = StackConfig(folder, price_book=book, preferred_ports=False)
+        async with Stack(config, say, only=("worker",)) as stack:
+            yield stack
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
