@@ -7,11 +7,12 @@ TRITON := .venv-triton
 BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help env demo up test check lint types imports compose contract release-contract \
-  faults-triton bench-triton bench-log bench-front bench-stream fuzz-stream profile locks clean
+.PHONY: help env demo up test check lint types imports compose kubernetes contract release-contract \
+  faults-triton faults-stream bench-triton bench-log bench-front bench-stream bench-workers \
+  bench-freshness bench-memory bench-sizes scaling fuzz-stream profile locks clean
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .tools/bin/uv:
 	@echo "» uv is not on the PATH: getting it by pip into .tools"
@@ -48,7 +49,7 @@ up: env ## the whole stack on this machine, until Ctrl-C
 test: env check ## every check and every test, with the real processes
 	$(APP)/bin/pytest
 
-check: lint types imports compose ## ruff, mypy --strict, import-linter, the compose file's schema
+check: lint types imports compose kubernetes ## ruff, mypy --strict, import-linter, the schemas of Compose and Kubernetes
 
 lint: $(APP)/.done ## ruff
 	$(APP)/bin/ruff check .
@@ -62,6 +63,10 @@ imports: $(APP)/.done ## who may import whom
 
 compose: $(APP)/.done ## the compose files, against the Compose specification's schema
 	$(APP)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/compose.gpu.yml
+
+kubernetes: $(APP)/.done ## what is deployed on Kubernetes, against its schemas; `make test` checks what Kustomize makes of it
+	$(APP)/bin/kubernetes-validate --kubernetes-version 1.37 --strict --quiet \
+	  $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/base/*.yaml deploy/kubernetes/overlays/triton/*.yaml))
 
 contract: $(APP)/.done ## the topics' AsyncAPI document, docs/asyncapi.json
 	$(APP)/bin/meter topics asyncapi > docs/asyncapi.json
@@ -84,11 +89,29 @@ bench-front: env ## what a front costs: the time of one more hop, and requests a
 bench-stream: $(APP)/.done $(BENCH)/.done ## requests per core: the worker beside a bare loop, plain Faust and Quix Streams (QUICK=1: 70 s)
 	$(APP)/bin/python -m benchmarks.bench_stream
 
+bench-workers: $(APP)/.done ## CPU for the same topic by one worker and by two; 12 min (QUICK=1: 2 min)
+	$(APP)/bin/python -m benchmarks.bench_workers
+
+bench-freshness: $(APP)/.done ## how old usage is in SQL and on the topics at 20,000 requests/s (QUICK=1: 45 s)
+	$(APP)/bin/python -m benchmarks.bench_freshness
+
+bench-memory: $(APP)/.done ## the worker's memory: flat for half an hour, bytes per cohort; 45 min (QUICK=1: a minute)
+	$(APP)/bin/python -m benchmarks.bench_memory $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-sizes: $(APP)/.done ## what a request takes up in Kafka and in ClickHouse, and what storing it costs (QUICK=1: 20 s)
+	$(APP)/bin/python -m benchmarks.bench_sizes
+
+scaling: $(APP)/.done ## how many partitions, workers and shards for how many requests a second: the tables of docs/scaling.md
+	@$(APP)/bin/python -m benchmarks.scaling
+
 profile: $(APP)/.done ## where the worker's time goes, stage by stage, without Kafka and ClickHouse (QUICK=1: 10 s)
 	$(APP)/bin/python -m benchmarks.profile_worker
 
 fuzz-stream: $(APP)/.done ## 10^6 malformed and hostile messages into the stream: each refused by its reason, the good ones stored (QUICK=1: 20,000)
 	$(APP)/bin/python -m benchmarks.fuzz_stream
+
+faults-stream: $(APP)/.done ## 100 kills and rebalances of the stream, 5 × 10^6 requests, each checked (QUICK=1: a minute, LONG=1: 200 kills, 10^7)
+	$(APP)/bin/python -m benchmarks.faults_stream
 
 locks: | $(filter .tools/bin/uv,$(UV)) ## resolve all environments anew
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
