@@ -46,8 +46,8 @@ demo: env ## calm traffic, an incident, and the report: what it cost, whose it w
 up: env ## the whole stack on this machine, until Ctrl-C
 	$(APP)/bin/meter up
 
-test: env check ## every check and every test, with the real processes
-	$(APP)/bin/pytest
+test: env check ## every check and every test, with the real processes, two files of tests at a time
+	$(APP)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint types imports compose kubernetes ## ruff, mypy --strict, import-linter, the schemas of Compose and Kubernetes
 

@@ -37,7 +37,7 @@ output [ { name: "GRANTED" data_type: TYPE_STRING dims: [ 1 ] } ]
 dynamic_batching {
   max_queue_delay_microseconds: 20000
   default_queue_policy {
-    timeout_action: REJECT default_timeout_microseconds: 250000 max_queue_size: 6
+    timeout_action: REJECT default_timeout_microseconds: 1000000 max_queue_size: 6
   }
 }
 instance_group [ { count: 1 kind: KIND_CPU } ]
@@ -57,7 +57,7 @@ class TritonPythonModel(MeteredModel):
 
     def serve(self, requests):
         wishes = [backend.tensor(r, "WISH") for r in requests]
-        time.sleep(0.5 if any(w[0, 0] == b"slow" for w in wishes) else 0.03)
+        time.sleep(1.5 if any(w[0, 0] == b"slow" for w in wishes) else 0.03)
         if any(w[0, 0] == b"raise" for w in wishes):
             raise ValueError("as wished")
         return [
