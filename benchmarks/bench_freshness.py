@@ -25,6 +25,7 @@ from benchmarks.steady.visible import Visible
 from metering.errors import MeteringError
 from streams.stack.places import REPO
 from streams.stack.stack import Stack
+from streams.topics import ADDITIONS, USAGE_BATCHES
 
 RESULTS = REPO / "build" / "results" / "bench_freshness.json"
 WINDOW_S = 10
@@ -40,7 +41,8 @@ Say = Callable[[str], None]
 
 
 async def run(options: argparse.Namespace, say: Say) -> dict[str, Figure]:
-    async with own_stack(say) as stack:
+    partitions = dict.fromkeys((USAGE_BATCHES, ADDITIONS), options.partitions)
+    async with own_stack(say, partitions) as stack:
         log = stack.endpoints.folder / "sent.npy"
         load = Load(
             options.rate,
@@ -71,6 +73,7 @@ async def run(options: argparse.Namespace, say: Say) -> dict[str, Figure]:
         window_s=WINDOW_S,
     )
     return figures_of(watched, options.rate) | {
+        "partitions": Figure(options.partitions, "of usage"),
         **{f"cpu_{name}": Figure(round(100 * of, 1), "% of a core") for name, of in cpu.items()},
         "sql_question": Figure(
             round(1000 * visible.asking_s / max(1, visible.asked), 1), "ms", spread="mean"
@@ -111,7 +114,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20_000, help="requests a second")
     parser.add_argument("--seconds", type=float, default=15.0 if quick else 60.0)
     parser.add_argument("--warm-up", type=float, default=8.0 if quick else 20.0)
-    parser.add_argument("--ask-sql-every-s", type=float, default=0.05)
+    parser.add_argument("--ask-sql-every-s", type=float, default=0.1)
+    parser.add_argument("--partitions", type=int, default=1, help="of usage and of additions")
     options = parser.parse_args()
     begun = time.monotonic()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,14 +14,18 @@ from streams.stack.stack import Stack
 
 
 @asynccontextmanager
-async def own_stack(say: Callable[[str], None]) -> AsyncIterator[Stack]:
+async def own_stack(
+    say: Callable[[str], None], partitions: Mapping[str, int] | None = None
+) -> AsyncIterator[Stack]:
     """Kafka, ClickHouse's endpoint and the worker, on ports that are free, with prices for the
-    load's accelerators."""
+    load's accelerators. ``partitions`` of topics that are not to have as many as usual."""
     folder = Path(tempfile.mkdtemp(prefix="meter-steady-"))
     try:
         book = folder / "bench-prices.toml"
         book.write_text(price_book())
-        config = StackConfig(folder, price_book=book, preferred_ports=False)
+        config = StackConfig(
+            folder, price_book=book, preferred_ports=False, partitions=partitions or {}
+        )
         async with Stack(config, say, only=("worker",)) as stack:
             yield stack
     finally:

@@ -26,6 +26,8 @@ from streams.publisher import MAX_REQUEST_BYTES
 from streams.settings import Settings
 from streams.topics import USAGE_BATCHES
 
+TICK_S = 0.01
+"""A shipper looks that often for what is new."""
 SCATTER = 2_654_435_761
 """Odd, so that each message has another word in its ids."""
 
@@ -75,7 +77,7 @@ class Sender:
             **self._settings.kafka_client(),
             enable_idempotence=True,
             compression_type="zstd",
-            linger_ms=5,
+            linger_ms=1,
             max_batch_size=256 * 1024,
             max_request_size=MAX_REQUEST_BYTES,
         )
@@ -92,7 +94,7 @@ class Sender:
                 due_ns = begun_ns + int(self.count * step_ns)
                 ahead_s = (due_ns - time.time_ns()) / 1e9
                 if ahead_s > 0:
-                    await asyncio.sleep(ahead_s)
+                    await asyncio.sleep(ahead_s + TICK_S)
                 future = await self._send(producer, *next(numbered), due_ns)
                 waiting.add(future)
                 future.add_done_callback(waiting.discard)

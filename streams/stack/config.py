@@ -20,7 +20,8 @@ class StackConfig:
     ``price_book`` is by default FOLDER/prices.toml, copied from the project's where it is missing.
     ``emitter_env`` is added to the environment of the models. ``log_max_bytes`` is the usage log's
     cap, for whoever keeps to it; by default the settings'. Without ``preferred_ports`` the
-    usual ports are left alone.
+    usual ports are left alone. ``partitions`` are of topics that are not there yet, by name, where
+    they are not to have as many as usual.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class StackConfig:
     emitter_env: Mapping[str, str] = field(default_factory=dict)
     log_max_bytes: int | None = None
     preferred_ports: bool = True
+    partitions: Mapping[str, int] = field(default_factory=dict)
 
 
 class Endpoints(BaseModel):

@@ -21,6 +21,7 @@ _FORMAT_TIMEOUT_S = 120
 _JVM = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",  # for minutes the second compiler takes more than all the rest
     "-XX:-UsePerfData",  # it would leave a file in the temporary folder after a SIGKILL
     "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",

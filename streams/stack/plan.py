@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from metering.errors import StackError
@@ -165,10 +166,10 @@ def plan(
             )
         )
     if wanted("topics"):
-        own_kafka = config.kafka is None
-        units.append(
-            Step("topics", lambda: ensure_topics(settings, alter=own_kafka), DEPENDS["topics"])
+        make = partial(
+            ensure_topics, settings, alter=config.kafka is None, partitions=config.partitions
         )
+        units.append(Step("topics", make, DEPENDS["topics"]))
     if wanted("schema"):
         target = clickhouse_target(settings)
         units.append(Step("schema", lambda: _migrate(target), DEPENDS["schema"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
@@ -20,19 +20,22 @@ from metering.errors import StackError
 from streams.settings import Settings
 from streams.stack.alter_configs import set_topic_configs
 from streams.stack.probes import quiet_aiokafka
-from streams.topics import TOPICS, Topic
-from streams.topics_plan import FoundTopic, TopicPlan, plan_topic
+from streams.topics import Topic
+from streams.topics_plan import FoundTopic, TopicPlan, plan_topic, with_partitions
 
 TRY_FOR_S = 15.0
 
 
-async def ensure_topics(settings: Settings, *, alter: bool) -> None:
+async def ensure_topics(
+    settings: Settings, *, alter: bool, partitions: Mapping[str, int] | None = None
+) -> None:
     """As a stack starts: without ``alter`` an existing topic stays as it is.
 
     Raises:
         StackError: Kafka refuses a topic, or can't be reached for some seconds.
+        MeteringError: see ``with_partitions``.
     """
-    await apply_topics(settings, TOPICS, alter=alter)
+    await apply_topics(settings, with_partitions(partitions or {}), alter=alter)
 
 
 async def apply_topics(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from functools import partial
 
 import faust
@@ -18,6 +19,10 @@ from streams.worker.app import make_app
 from streams.worker.garbage import settle
 from streams.worker.patience import is_kafkas, reach_kafka, until_there
 
+SWITCH_S = 0.001
+"""The loop waits that long for a thread that writes to ClickHouse or reads from Kafka, if it is at
+work just when an answer comes. A transaction has six answers; Python's own 5 ms is long then."""
+
 
 def main() -> None:
     """Waits for ClickHouse and Kafka. Ends with ``EX_TEMPFAIL`` where Kafka goes away under Faust,
@@ -31,6 +36,7 @@ def main() -> None:
     until_there(partial(migrate, clickhouse_target(settings)))
     until_there(partial(reach_kafka, settings))
     settle()
+    sys.setswitchinterval(SWITCH_S)
     worker = faust.Worker(app, loglevel="INFO", override_logging=False, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()

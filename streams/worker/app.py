@@ -106,6 +106,7 @@ class Work:
         self._to_price = Lanes(self._price, WAITING_MESSAGES)
         self._to_total = Lanes(self._total, WAITING_MESSAGES)
         self._has_passed_over = False
+        self._collections = 0
 
     def _is_mine(self, topic: str, partition: int) -> bool:
         return TP(topic, partition) in self._app.consumer.assignment()
@@ -179,7 +180,8 @@ class Work:
             await asyncio.gather(*(owned.use(p, do) for p in mine if not owned.is_busy(p)))
 
     async def collect(self) -> None:
-        collect()
+        self._collections += 1
+        collect(self._collections)
 
     async def tell_where_on_signal(self) -> None:
         tell_where(asyncio.get_running_loop())

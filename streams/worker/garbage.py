@@ -10,6 +10,8 @@ from __future__ import annotations
 import gc
 
 EVERY_S = 5.0
+ALL_EVERY = 12
+"""Everything, so many times less often: it holds up all else for a tenth of a second."""
 YOUNG_OBJECTS = 100_000
 
 
@@ -20,6 +22,6 @@ def settle() -> None:
     gc.set_threshold(YOUNG_OBJECTS, 20, 20)
 
 
-def collect() -> None:
-    """Some milliseconds, for some ten thousand objects."""
-    gc.collect()
+def collect(turn: int) -> None:
+    """What has not been there for long: some milliseconds."""
+    gc.collect(1 if turn % ALL_EVERY else 2)

@@ -13,7 +13,7 @@ from streams.worker.death import or_die
 from streams.worker.retries import until_written
 from streams.worker.together import Together
 
-WITHIN_S = 0.15
+WITHIN_S = 0.2
 """So long lines wait for others."""
 MOST_WAITING = 100_000
 """Lines. While more wait nothing more is taken: that is what a ClickHouse that is away or slow does
