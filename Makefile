@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .PHONY: help env demo up test check lint types imports compose kubernetes contract release-contract \
   faults-triton faults-stream bench-triton bench-log bench-front bench-stream bench-workers \
-  bench-freshness bench-memory bench-sizes scaling fuzz-stream profile locks clean
+  bench-freshness bench-memory bench-recovery bench-sizes scaling fuzz-stream profile locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -97,6 +97,9 @@ bench-freshness: $(APP)/.done ## how old usage is in SQL and on the topics at 20
 
 bench-memory: $(APP)/.done ## the worker's memory: flat for half an hour, bytes per cohort; 45 min (QUICK=1: a minute)
 	$(APP)/bin/python -m benchmarks.bench_memory $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-recovery: $(APP)/.done ## how long a worker takes to find 10^6 sums of windows again (QUICK=1: a tenth of them)
+	$(APP)/bin/python -m benchmarks.bench_recovery
 
 bench-sizes: $(APP)/.done ## what a request takes up in Kafka and in ClickHouse, and what storing it costs (QUICK=1: 20 s)
 	$(APP)/bin/python -m benchmarks.bench_sizes

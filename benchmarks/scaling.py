@@ -32,7 +32,7 @@ ROWS: Sequence[tuple[str, Callable[[Plan], str]]] = (
     ("partitions of `usage.batches.v1`", lambda p: f"{p.usage_partitions:,}"),
     ("cohorts (assumed)", lambda p: f"{p.cohorts:,}"),
     ("additions a second to the windows", lambda p: f"{p.additions_per_s:,.0f}"),
-    ("partitions of `cost.additions.v1`", lambda p: f"{p.window_partitions:,}"),
+    ("partitions of `meter.additions.v1`", lambda p: f"{p.window_partitions:,}"),
     ("window rows a second", lambda p: f"{p.window_rows_per_s:,.0f}"),
     ("state of a window partition", lambda p: _bytes(p.window_state_bytes)),
     ("into Kafka, a second", lambda p: _bytes(p.kafka_bytes_per_s)),

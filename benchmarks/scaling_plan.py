@@ -68,6 +68,9 @@ class Assumed:
     take_s: float = 0.1
     """A take ends after this long, or when it is full."""
     take_requests: int = 500 * 32
+    insert_every_s: float = 0.3
+    """A worker stores the lines of all its partitions together: they wait 0.2 s, and it takes some
+    0.1 s to store them."""
     cohorts_per_rate: float = 1 / 40
     """Tenants × models × regions, one for each 40 requests a second."""
     fewest_cohorts: int = 500
@@ -152,12 +155,15 @@ def plan(rate: int, known: Measured, assumed: Assumed) -> Plan:
     usable_cores = assumed.shard_cores * assumed.load
     shards = _power_of_two(max(cores_for_lines / usable_cores, kept / assumed.shard_bytes))
     # A multiple of the shards, and room to double the workers without a new count.
-    partitions = max(4, _power_of_two(2 * workers), shards)
+    partitions = max(_power_of_two(2 * workers), shards)
     take_s = min(assumed.take_s, assumed.take_requests * partitions / rate)
-    inserts = min(partitions / take_s, rate / assumed.batch_size)
-    cores = cores_for_lines + inserts * known.small_insert_cpu_ms / 1e3
+    takes = min(partitions / take_s, rate / assumed.batch_size)
+    inserts = min(workers / assumed.insert_every_s, rate / assumed.batch_size)
+    # A part for each shard that a worker's partitions belong to.
+    parts = inserts * min(shards, _whole(partitions / workers))
+    cores = cores_for_lines + parts * known.small_insert_cpu_ms / 1e3
     cohorts = _cohorts(rate, assumed)
-    additions = inserts * distinct(rate / partitions * take_s, cohorts)
+    additions = takes * distinct(rate / takes, cohorts)
     window_partitions = _power_of_two(additions / (assumed.additions_per_core_s * assumed.load))
     window_parts = window_partitions * assumed.windows_told_per_s
     told = distinct(rate / assumed.windows_told_per_s, cohorts) * assumed.windows_told_per_s
@@ -189,11 +195,11 @@ def plan(rate: int, known: Measured, assumed: Assumed) -> Plan:
         ),
         stored_bytes_kept=kept,
         shards=shards,
-        parts_per_shard_s=inserts / shards,
+        parts_per_shard_s=parts / shards,
         window_parts_per_shard_s=window_parts,
         cores_per_shard=cores / shards + window_parts * known.small_insert_cpu_ms / 1e3,
         heartbeats_per_s=rate / assumed.requests_per_host_s / assumed.heartbeat_s,
-        lag_s=2 * take_s,
+        lag_s=take_s + assumed.insert_every_s,
         messages_behind_after_an_hour=3600 * rate / assumed.batch_size,
     )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, create_model
 
@@ -29,6 +31,8 @@ _REST = ("output_gpu_ns", "output_cost_usd")
 _NAMES = tuple(n for n in CostLine.model_fields if n != "tenant" and n not in _REST)
 
 _json = msgspec.json.Encoder().encode
+_numbers = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+"""Of an array, without an object for each number: a third of the time."""
 Cut: TypeAlias = Callable[[int, int], bytes]
 """A column's JSON for the lines from one to before another."""
 
@@ -128,7 +132,7 @@ def _led(leader: Coded, followers: Mapping[str, Sequence[Any]]) -> Cut:
         if key not in known:
             known[key] = columns_of(used.tolist())
         values, rest = known[key]
-        codes = _json(own.tolist())
+        codes = _numbers(own)
         return b',"%b":{"values":%b,"codes":%b}%b' % (_LEADER.encode(), values, codes, rest)
 
     return cut
@@ -142,7 +146,8 @@ def _few(name: str, column: Coded) -> Cut:
         used, own = used_codes(column.codes[start:stop], len(texts))
         if len(used) == 1:
             return _json(texts[used[0]])
-        return _json({"values": [texts[n] for n in used.tolist()], "codes": own.tolist()})
+        values = _json([texts[n] for n in used.tolist()])
+        return b'{"values":%b,"codes":%b}' % (values, _numbers(own))
 
     return cut
 
@@ -152,6 +157,9 @@ def _each(name: str, column: Column) -> Cut:
         rows = dollar_rows(column)
         if rows is not None:
             return lambda start, stop: b"[%b]" % rows[start:stop].tobytes()[:-1]
+    elif isinstance(column, Ints) and column.known is None and column.values.dtype != object:
+        numbers = np.ascontiguousarray(column.values)
+        return lambda start, stop: _numbers(numbers[start:stop])
     values = _values(name, column)
     return lambda start, stop: _json(values[start:stop])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,10 +15,13 @@ from streams.stack.stack import Stack
 
 @asynccontextmanager
 async def own_stack(
-    say: Callable[[str], None], partitions: Mapping[str, int] | None = None
+    say: Callable[[str], None],
+    partitions: Mapping[str, int] | None = None,
+    only: Sequence[str] = ("worker",),
 ) -> AsyncIterator[Stack]:
-    """Kafka, ClickHouse's endpoint and the worker, on ports that are free, with prices for the
-    load's accelerators. ``partitions`` of topics that are not to have as many as usual."""
+    """Kafka, ClickHouse's endpoint and the worker, or ``only`` some of them, on ports that are
+    free, with prices for the load's accelerators. ``partitions`` of topics that are not to have as
+    many as usual."""
     folder = Path(tempfile.mkdtemp(prefix="meter-steady-"))
     try:
         book = folder / "bench-prices.toml"
@@ -26,7 +29,7 @@ async def own_stack(
         config = StackConfig(
             folder, price_book=book, preferred_ports=False, partitions=partitions or {}
         )
-        async with Stack(config, say, only=("worker",)) as stack:
+        async with Stack(config, say, only=only) as stack:
             yield stack
     finally:
         shutil.rmtree(folder, ignore_errors=True)

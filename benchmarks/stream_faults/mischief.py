@@ -13,7 +13,7 @@ HELD = 48
 """So many messages are held, and any of them may be the next."""
 NEAR, FAR = 20, 4_000
 """How many messages later a message comes again, at most."""
-AGAIN_SHARE = 0.05
+AGAIN_SHARE = 0.06
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +30,8 @@ class ClickHouseTarget:
 
 
 def connect(target: ClickHouseTarget, *, database: str | None = None, **options: Any) -> Client:
-    """A client over HTTP(S). Retries of the driver are off: who writes decides about retries.
+    """A client over HTTP(S). Retries of the driver are off: who writes decides about retries. What
+    stays on this machine is not compressed: there is no network to spare.
 
     Raises:
         SinkUnavailable: nobody answers there, or the credentials are wrong.
@@ -44,6 +46,7 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
         port = 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise MeteringError(f"ClickHouse URL {target.url!r}: want http(s)://HOST[:PORT]")
+    options.setdefault("compress", not _is_loopback(parts.hostname))
     try:
         return clickhouse_connect.get_client(
             host=parts.hostname,
@@ -58,3 +61,10 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
         )
     except (ClickHouseError, OSError) as exc:
         raise SinkUnavailable(f"ClickHouse at {target.url}", 0, str(exc).strip()) from exc
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

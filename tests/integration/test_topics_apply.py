@@ -21,7 +21,9 @@ from streams.topics import (
     COST_REQUESTS,
     COST_WINDOWS,
     LARGEST_FRAME_BYTES,
+    LEDGERS,
     TOPICS,
+    USAGE_BATCHES,
 )
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
@@ -159,3 +161,15 @@ def test_json_says_the_same_to_machines(kafka: Stack) -> None:
     assert [row["topic"] for row in json.loads(done.stdout) if row["created"]] == [
         topic.name for topic in TOPICS
     ]
+
+
+async def test_a_stack_may_have_other_counts_and_what_follows_a_topic_has_as_many(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    config = StackConfig(
+        tmp_path_factory.mktemp("counts"), preferred_ports=False, partitions={USAGE_BATCHES: 6}
+    )
+    async with Stack(config, only=("topics",)) as stack:
+        found = await partitions_of(stack)
+    usual = {topic.name: topic.partitions for topic in TOPICS}
+    assert found == usual | {USAGE_BATCHES: 6, LEDGERS: 6}
