@@ -36,10 +36,24 @@ def divide(
     # One unit each to the largest remainders, then weights, then the earlier rows.
     left = wholes - segment_sums(parts, starts)
     if left.any():
-        order = np.lexsort((-weights, -remainders, segment))
+        order = _order(remainders, weights, segment, int(sums.max()))
         rank = np.arange(len(parts)) - starts[segment]  # Segments keep their places there.
         parts[order] += (rank < left[segment]).astype(parts.dtype)
     return parts
+
+
+def _order(
+    remainders: Whole, weights: Whole, segment: NDArray[np.intp], above: int
+) -> NDArray[np.intp]:
+    """Segment by segment, the largest remainders first, then the largest weights, then the earlier
+    rows. All remainders are below ``above``."""
+    if remainders.dtype != object and (int(segment[-1]) + 1) * above < SAFE:
+        keys = segment * above - remainders  # Sorted as numbers, in an eighth of the time,
+        order = np.argsort(keys)
+        sorted_keys = keys[order]
+        if (sorted_keys[1:] != sorted_keys[:-1]).all():  # if no two remainders are alike.
+            return order
+    return np.lexsort((-weights, -remainders, segment))
 
 
 def divide_in_two(wholes: Whole, first: Whole, second: Whole) -> Whole:
