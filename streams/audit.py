@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer
 
-from metering.errors import MeteringError
+from streams.kafka_admin import partitions_of
 from streams.settings import Settings
 from streams.spread import lines_in, requests_in
 from streams.topics import COST_REQUESTS, USAGE_BATCHES, USAGE_DLQ
@@ -63,7 +62,7 @@ async def audit(settings: Settings, prefix: str) -> Audit:
 
 async def _read_all(settings: Settings, topic: str) -> list[bytes]:
     """Every message's value that is in the topic now."""
-    partitions = await _partitions(settings, topic)
+    partitions = await partitions_of(settings, topic)
     consumer = AIOKafkaConsumer(
         **settings.kafka_client(), enable_auto_commit=False, auto_offset_reset="earliest"
     )
@@ -79,16 +78,3 @@ async def _read_all(settings: Settings, topic: str) -> list[bytes]:
         return found
     finally:
         await consumer.stop()
-
-
-async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
-    """Raises MeteringError: there is no such topic."""
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    await admin.start()
-    try:
-        (described,) = await admin.describe_topics([topic])
-    finally:
-        await admin.close()
-    if described["error_code"] != 0:
-        raise MeteringError(f"Kafka at {settings.kafka} has no topic {topic!r}")
-    return [TopicPartition(topic, p["partition"]) for p in described["partitions"]]

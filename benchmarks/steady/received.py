@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer
 from pydantic_core import from_json
 
 from benchmarks.steady.match import Counted, Group, Lines
 from benchmarks.steady.templates import COHORT
+from streams.kafka_admin import partitions_of
 from streams.settings import Settings
 from streams.topics import COST_REQUESTS, COST_WINDOWS
 
@@ -39,7 +39,7 @@ class Received:
             )
             await consumer.start()
             self._consumers.append(consumer)
-            partitions = await _partitions(self._settings, topic)
+            partitions = await partitions_of(self._settings, topic)
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
             self._tasks.append(asyncio.create_task(_keep(consumer, kept)))
@@ -58,16 +58,6 @@ class Received:
         for task in self._tasks:
             if task.done():
                 task.result()
-
-
-async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    await admin.start()
-    try:
-        described = await admin.describe_topics([topic])
-    finally:
-        await admin.close()
-    return [TopicPartition(topic, p["partition"]) for p in described[0]["partitions"]]
 
 
 async def _keep(consumer: AIOKafkaConsumer, kept: list[tuple[int, bytes]]) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
 from benchmarks.stream.given import Given
 from benchmarks.stream.progress import HowFar
 from sinks.clickhouse.connection import connect
+from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
 from streams.stack.places import REPO
 from streams.stack.ports import HOST, PortBook
@@ -129,16 +129,12 @@ async def forget_workers(settings: Settings, partitions: int = 1) -> None:
 async def make_anew(settings: Settings, names: set[str], partitions: int = 1) -> tuple[Topic, ...]:
     """These topics, empty; usage in one partition, for with more Quix Streams would need a topic
     for its groups. Returns all topics, as they are now."""
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    await admin.start()
-    try:
+    async with kafka_admin(settings) as admin:
         there = names & set(await admin.list_topics())
         if there:
             await admin.delete_topics(sorted(there))
         while names & set(await admin.list_topics()):  # noqa: ASYNC110  # Kafka has no event for it
             await asyncio.sleep(0.1)
-    finally:
-        await admin.close()
     topics = with_partitions({USAGE_BATCHES: partitions})
     await apply_topics(settings, topics)
     return topics

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from metering.errors import StackError
+from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
 from streams.stack.alter_configs import set_topic_configs
 from streams.stack.probes import quiet_aiokafka
@@ -58,7 +58,7 @@ async def apply_topics(
     while True:
         try:
             with quiet_aiokafka():
-                async with _admin(settings) as admin:
+                async with kafka_admin(settings) as admin:
                     found = await _find(admin, {topic.name for topic in wanted})
                     plans = [plan_topic(t, found.get(t.name), replication_factor) for t in wanted]
                     if not alter:
@@ -73,16 +73,6 @@ async def apply_topics(
             await asyncio.sleep(0.5)
         else:
             return tuple(first)
-
-
-@asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def _carry_out(admin: AIOKafkaAdminClient, plans: Sequence[TopicPlan]) -> None:

@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from metering.errors import SinkUnavailable
+from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,5 @@ def is_kafkas(end: BaseException) -> bool:
 
 
 async def _reach_kafka(settings: Settings) -> None:
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    try:
-        await admin.start()
-    finally:
-        await admin.close()
+    async with kafka_admin(settings):
+        pass

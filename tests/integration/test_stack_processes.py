@@ -17,10 +17,10 @@ import aiohttp
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from tritonclient.grpc import aio as grpc
 
 from metering.errors import StackError
+from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
 from streams.stack.config import Endpoints, StackConfig
 from streams.stack.groups import members
@@ -143,12 +143,8 @@ async def consume(settings: Settings, count: int) -> list[bytes]:
 
 
 async def topics_on(settings: Settings) -> set[str]:
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    await admin.start()
-    try:
+    async with kafka_admin(settings) as admin:
         return set(await admin.list_topics())
-    finally:
-        await admin.close()
 
 
 async def test_kafka_keeps_its_data_through_a_kill_and_through_a_stop(tmp_path: Path) -> None:

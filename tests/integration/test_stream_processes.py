@@ -19,13 +19,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 
 from metering.cloudevents import USAGE_BATCH_TYPE
 from metering.errors import MeteringError
 from metering.records import usage_of_payload
 from metering.usage import UsageBatch
 from sinks.clickhouse.queries import ClickHouseReader
+from streams.kafka_admin import kafka_admin
 from streams.publisher import MAX_REQUEST_BYTES
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
@@ -398,12 +399,8 @@ async def test_a_stretch_of_the_topic_is_read_whole_and_what_is_deleted_is_passe
     assert ([m.offset for m in messages], go_on) == ([end - 3, end - 2], end - 1)
     assert await read_stretch(settings, USAGE_BATCHES, 0, end, end + 5) == ([], end + 5)
 
-    admin = AIOKafkaAdminClient(**settings.kafka_client())
-    await admin.start()
-    try:
+    async with kafka_admin(settings) as admin:
         await admin.delete_records({partition: RecordsToDelete(before_offset=5)})
-    finally:
-        await admin.close()
     assert await read_stretch(settings, USAGE_BATCHES, 0, 0, 3) == ([], 3)
     messages, go_on = await read_stretch(settings, USAGE_BATCHES, 0, 0, 8)
     assert ([m.offset for m in messages], go_on) == ([5, 6, 7], 8)

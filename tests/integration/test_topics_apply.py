@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from streams.kafka_admin import kafka_admin
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.stack.topics_admin import ensure_topics
@@ -53,23 +54,15 @@ def apply(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
 
 
 async def configs_of(stack: Stack, name: str) -> dict[str, str]:
-    admin = AIOKafkaAdminClient(**stack.settings.kafka_client())
-    await admin.start()
-    try:
+    async with kafka_admin(stack.settings) as admin:
         resource = ConfigResource(ConfigResourceType.TOPIC, name)
         (answer,) = await admin.describe_configs([resource])
         return {entry[0]: entry[1] for entry in answer.resources[0][4]}
-    finally:
-        await admin.close()
 
 
 async def partitions_of(stack: Stack) -> dict[str, int]:
-    admin = AIOKafkaAdminClient(**stack.settings.kafka_client())
-    await admin.start()
-    try:
+    async with kafka_admin(stack.settings) as admin:
         return {t["topic"]: len(t["partitions"]) for t in await admin.describe_topics()}
-    finally:
-        await admin.close()
 
 
 async def test_topics_are_made_checked_and_altered_and_what_others_have_set_stays(
@@ -115,14 +108,10 @@ async def test_topics_are_made_checked_and_altered_and_what_others_have_set_stay
 
 async def make_by_hand(stack: Stack) -> None:
     """A topic with another's settings, of which one is not the project's, and with data."""
-    admin = AIOKafkaAdminClient(**stack.settings.kafka_client())
-    await admin.start()
-    try:
-        as_ours = {"max.message.bytes": str(LARGEST_FRAME_BYTES)}
-        own = {"retention.ms": "5000", "segment.ms": "777777777", **as_ours}
+    as_ours = {"max.message.bytes": str(LARGEST_FRAME_BYTES)}
+    own = {"retention.ms": "5000", "segment.ms": "777777777", **as_ours}
+    async with kafka_admin(stack.settings) as admin:
         await admin.create_topics([NewTopic(COST_REQUESTS, 2, 1, topic_configs=own)])
-    finally:
-        await admin.close()
     producer = AIOKafkaProducer(**stack.settings.kafka_client())
     await producer.start()
     try:
