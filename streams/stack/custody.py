@@ -66,6 +66,10 @@ class Custody:
             await asyncio.to_thread(sweeper.wait, _SWEEP_S)
 
 
+def taken(folder: Path) -> StackError:
+    return StackError(f"a stack is running in {folder.resolve()}: stop it or use another folder")
+
+
 async def _lock(handle: int, folder: Path) -> None:
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
@@ -73,9 +77,7 @@ async def _lock(handle: int, folder: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise StackError(
-                    f"a stack is running in {folder.resolve()}: stop it or use another folder"
-                ) from None
+                raise taken(folder) from None
             await asyncio.sleep(0.1)
         else:
             return

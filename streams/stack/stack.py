@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from metering.errors import StackError
 from streams.settings import Settings
 from streams.stack.config import Endpoints, StackConfig
-from streams.stack.custody import Custody
+from streams.stack.custody import Custody, taken
 from streams.stack.groups import read_process
 from streams.stack.plan import Ports, place_price_book, plan, settings_for
 from streams.stack.ports import PortBook
@@ -67,7 +67,9 @@ class Stack:
         """
         if self._supervisor is not None:
             raise StackError(f"the stack in {self._folder} was started already")
-        await self._custody.take()
+        if find_running(self._folder) is not None:
+            raise taken(self._folder)
+        await self._custody.take()  # one that is just ending is waited for
         try:
             await self._start()
         except BaseException:
@@ -77,9 +79,11 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop all processes and remove what they left; data and logs stay. May be repeated."""
+        if self._published:
+            self._published = False
+            (self._folder / ENDPOINTS_FILE).unlink(missing_ok=True)
         if self._supervisor is not None:
             await self._supervisor.stop()
-        (self._folder / ENDPOINTS_FILE).unlink(missing_ok=True)
         await self._custody.release()
         self._book.release()
 
