@@ -12,8 +12,7 @@ from rich.console import Console
 
 from metering.errors import MeteringError
 from streams.settings import Settings
-from streams.stack.plan import beside_grpc
-from streams.stack.stack import find_running
+from streams.stack.running import beside_grpc, find_running
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ from streams.demo.render import show
 from streams.demo.run import DemoOptions, Watcher, run_demo
 from streams.replay.load_result import Progress
 from streams.replay.scenario import Incident
-from streams.stack.stack import find_running
+from streams.stack.running import find_running
 
 DEMO_FOLDER = Path("build/demo")
 KILLABLE = ("worker", "shipper", "detector", "clickhouse", "kafka")

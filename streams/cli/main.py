@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib import import_module
 
 import click
 
 from metering.errors import MeteringError
-from streams.cli.calibrate import calibrate
-from streams.cli.demo import demo
-from streams.cli.doctor import doctor
-from streams.cli.reconcile import reconcile
-from streams.cli.replay import replay
-from streams.cli.sql import sql
-from streams.cli.top import top
-from streams.cli.topics import topics
-from streams.cli.up import up
+
+COMMANDS = ("demo", "up", "replay", "top", "sql", "reconcile", "calibrate", "topics", "doctor")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _WhenAsked(click.Group):
+    """Imports a command, which is in the module of its name, when it is asked for: all of them
+    together take two seconds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's
+        return sorted(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002  # click's
+        cmd_name: str,
+    ) -> click.Command | None:
+        return command_of(cmd_name) if cmd_name in COMMANDS else None
+
+
+def command_of(name: str) -> click.Command:
+    command: click.Command = getattr(import_module(f"streams.cli.{name}"), name)
+    return command
+
+
+@click.group(
+    cls=_WhenAsked,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="inference-meter", prog_name="meter")
 def meter() -> None:
     """What every inference on your own GPUs costs, per request, while it happens; and why, when
@@ -35,10 +52,6 @@ def meter() -> None:
                    meter reconcile  metered usage against Triton's own counters
     In production: meter topics     the Kafka topics, as they should be, and what they carry
     """
-
-
-for command in (demo, up, replay, top, sql, reconcile, calibrate, topics, doctor):
-    meter.add_command(command)
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from streams.replay.run import ReplayReport, run_replay
 from streams.replay.traces import TraceFormat, read_trace
 from streams.settings import Settings
 from streams.stack.config import StackConfig
-from streams.stack.stack import Stack, find_running
+from streams.stack.running import find_running
+from streams.stack.stack import Stack
 
 
 @click.command(short_help="A trace of real traffic through the stack.")

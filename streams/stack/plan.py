@@ -18,6 +18,7 @@ from streams.stack.kafka import kafka_recipe
 from streams.stack.places import REPO, triton_env
 from streams.stack.ports import HOST, PortBook
 from streams.stack.recipe import Progress, Step, Unit
+from streams.stack.running import beside_grpc
 from streams.stack.services import SERVICES, clickhouse_recipe, metrics_url, service_recipe
 from streams.stack.topics_admin import ensure_topics
 from streams.stack.triton import TritonPorts, check_models, find_triton, triton_recipe
@@ -103,14 +104,6 @@ def settings_for(config: StackConfig, folder: Path, ports: Ports, base: Settings
     if config.log_max_bytes is not None:
         changes["log_max_bytes"] = config.log_max_bytes
     return base.model_copy(update=changes)
-
-
-def beside_grpc(address: str) -> tuple[str, str, str]:
-    """HTTP, gRPC and metrics of a Triton whose gRPC is at ``address``, as their defaults lie."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise StackError(f"triton={address!r}: HOST:PORT of its gRPC is wanted")
-    return f"{host}:{int(port) - 1}", address, f"{host}:{int(port) + 1}"
 
 
 def plan(

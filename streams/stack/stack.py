@@ -6,11 +6,8 @@ import asyncio
 import os
 import signal
 from collections.abc import Collection
-from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-from pydantic import ValidationError
 
 from metering.errors import StackError
 from streams.settings import Settings
@@ -20,10 +17,9 @@ from streams.stack.groups import read_process
 from streams.stack.plan import Ports, place_price_book, plan, settings_for
 from streams.stack.ports import PortBook
 from streams.stack.recipe import Progress
+from streams.stack.running import ENDPOINTS_FILE, find_running
 from streams.stack.supervisor import Supervisor
 from streams.stack.triton import shm_prefix
-
-ENDPOINTS_FILE = "endpoints.json"
 
 
 def _silent(_: str) -> None:
@@ -176,17 +172,3 @@ class Stack:
         if self._supervisor is None:
             raise StackError("the stack was not started")
         return self._supervisor
-
-
-def find_running(folder: Path) -> Endpoints | None:
-    """The stack that runs in ``folder`` now; ``None`` if none does, or its supervisor is gone."""
-    try:
-        found = Endpoints.model_validate_json((folder / ENDPOINTS_FILE).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    process = read_process(found.supervisor_pid)
-    if process is None or process.state in "ZX":
-        return None
-    if process.started_ticks != found.supervisor_started_ticks:
-        return None
-    return found

@@ -15,7 +15,7 @@ import jsonschema  # type: ignore[import-untyped]  # has no stubs
 import pytest
 import yaml
 
-from streams.cli.main import meter
+from streams.cli.main import command_of
 from streams.settings import PREFIX, Settings
 from streams.stack import services as stack
 from streams.stack.config import MODELS
@@ -201,7 +201,7 @@ def test_a_process_runs_a_module_that_there_is(name: str) -> None:
     program, *rest = SERVICES[name]["command"]
     if program == "meter":
         group, command, *options = rest
-        found = meter.commands[group].commands[command]  # type: ignore[attr-defined]  # a group
+        found = command_of(group).commands[command]  # type: ignore[attr-defined]  # a group
         assert set(options) <= {o for p in found.params for o in p.opts}
         return
     assert (program, rest[0]) == ("python", "-m")

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from streams.cli.main import meter
+from streams.cli.main import command_of
 from streams.settings import PREFIX, Settings
 from streams.stack import services as stack
 from tests.contract.deployed import (
@@ -43,7 +43,7 @@ def test_a_container_runs_what_there_is(
         assert container["command"] == own
     elif program == "meter":
         group, command, *options = rest
-        found = meter.commands[group].commands[command]  # type: ignore[attr-defined]  # a group
+        found = command_of(group).commands[command]  # type: ignore[attr-defined]  # a group
         flags = {o for o in options if o.startswith("--")}
         assert flags <= {o for p in found.params for o in p.opts}
     else:

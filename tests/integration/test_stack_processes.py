@@ -24,7 +24,8 @@ from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
 from streams.stack.config import Endpoints, StackConfig
 from streams.stack.groups import members
-from streams.stack.stack import ENDPOINTS_FILE, Stack, find_running
+from streams.stack.running import ENDPOINTS_FILE, find_running
+from streams.stack.stack import Stack
 from streams.stack.sweeper import SHM
 from streams.stack.topics_admin import ensure_topics
 from streams.topics import TOPICS, USAGE_BATCHES

@@ -17,15 +17,18 @@ from metering.errors import MeteringError
 from streams.cli import main
 from streams.cli.common import running_settings
 from streams.cli.demo import MARK, empty
-from streams.cli.main import meter
+from streams.cli.main import COMMANDS as COMMANDS_OF_METER
+from streams.cli.main import command_of, meter
 from streams.stack.config import Endpoints
 from streams.stack.groups import read_process
-from streams.stack.stack import ENDPOINTS_FILE
+from streams.stack.running import ENDPOINTS_FILE
 
-GROUPS = {name: c for name, c in meter.commands.items() if isinstance(c, click.Group)}
+ALL = {name: command_of(name) for name in COMMANDS_OF_METER}
+GROUPS = {name: c for name, c in ALL.items() if isinstance(c, click.Group)}
 LEAVES: dict[str, click.Command] = {
-    name: c for name, c in meter.commands.items() if name not in GROUPS
-} | {f"{name} {own}": c for name, group in GROUPS.items() for own, c in group.commands.items()}
+    **{name: c for name, c in ALL.items() if name not in GROUPS},
+    **{f"{name} {own}": c for name, group in GROUPS.items() for own, c in group.commands.items()},
+}
 COMMANDS = sorted(LEAVES)
 DOCUMENTS = {"topics asyncapi", "topics schemas"}
 """They print JSON in any case, and ask nobody."""
@@ -77,7 +80,7 @@ def running(folder: Path) -> Endpoints:
 def test_the_first_help_names_every_command_and_where_to_begin() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for command in meter.commands:
+    for command in ALL:
         assert command in result.output
     assert "meter doctor" in result.output
     assert "meter demo" in result.output

@@ -17,8 +17,8 @@ from streams.stack.kafka import cluster_id, server_properties
 from streams.stack.plan import DEPENDS, Ports, plan, settings_for, with_dependencies
 from streams.stack.ports import PortBook
 from streams.stack.recipe import Recipe
+from streams.stack.running import ENDPOINTS_FILE, find_running
 from streams.stack.services import SERVICES
-from streams.stack.stack import ENDPOINTS_FILE, find_running
 
 
 @pytest.fixture
