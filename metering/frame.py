@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from operator import attrgetter
 from typing import Any, get_args
 
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from metering.columns import Coded, Ints, coded
@@ -103,40 +103,42 @@ def sieve(events: Sequence[Event]) -> tuple[list[bool], Frame | None]:
 
 
 def _read(events: Sequence[Event]) -> Frame:
-    def of_each(name: str, source: Sequence[Any] = events) -> list[Any]:
-        return list(map(attrgetter(name), source))
-
-    _plain([set(of_each("columns")) == {VERSION}])
-    columns = of_each("requests")
-    ids = of_each("request_id", columns)
+    heads = _transposed(events)
+    columns = _transposed(heads["requests"])
+    _plain([set(heads["columns"]) == {VERSION}])
+    ids = columns["request_id"]
     counts = np.array([len(i) for i in ids], np.intp)
     _every(counts > 0)
 
     batches: dict[str, Coded | Ints] = {
-        name: Ints(np.array(of_each(name), np.int64)) for name in _HEAD_INTS
+        name: Ints(np.array(heads[name], np.int64)) for name in _HEAD_INTS
     }
     for name in _HEAD_KNOWN:
-        batches[name] = _known(of_each(name))
+        batches[name] = _known(heads[name])
     for name in _HEAD_TEXTS:
-        batches[name] = coded(of_each(name))
+        batches[name] = coded(heads[name])
         _plain(batches[name].values)
-    batches["device"] = coded(of_each("device"))
-    batches["timing_source"] = _choice("timing_source", of_each("timing_source"))
-    batches["executed"] = Ints(np.array(of_each("executed"), np.bool_))
+    batches["device"] = coded(heads["device"])
+    batches["timing_source"] = _choice("timing_source", heads["timing_source"])
+    batches["executed"] = Ints(np.array(heads["executed"], np.bool_))
 
     requests: dict[str, Coded | Ints] = {}
     for name in _INTS:
-        requests[name] = Ints(_spread_ints(of_each(name, columns), counts))
+        requests[name] = Ints(_spread_ints(columns[name], counts))
     for name in _KNOWN:
-        requests[name] = _spread_known(of_each(name, columns), counts)
+        requests[name] = _spread_known(columns[name], counts)
     for name in ("operation", "status"):
-        requests[name] = _spread_choice(name, of_each(name, columns), counts)
-    requests["payer"], payers = _payers(
-        of_each("payers", columns), of_each("payer", columns), counts
-    )
+        requests[name] = _spread_choice(name, columns[name], counts)
+    requests["payer"], payers = _payers(columns["payers"], columns["payer"], counts)
     request_ids = list(chain.from_iterable(ids))
     batch = np.repeat(np.arange(len(events)), counts)
     return Frame(batches, requests, request_ids, payers, np.cumsum(counts) - counts, counts, batch)
+
+
+def _transposed(structs: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
+    """Each field of all of them."""
+    fields = structs[0].__struct_fields__
+    return dict(zip(fields, zip(*map(astuple, structs), strict=True), strict=True))
 
 
 def _hold(frame: Frame) -> None:
@@ -204,7 +206,7 @@ def _within(values: NDArray[Any], least: int, below: int) -> None:
         raise NotPlain
 
 
-def _known(values: list[Any]) -> Ints:
+def _known(values: Sequence[Any]) -> Ints:
     """0 where there is none."""
     missing = values.count(None)
     if not missing:
@@ -242,7 +244,7 @@ def _spread_known(found: Sequence[Any], counts: NDArray[np.intp]) -> Ints:
     return _known(_spread(found, counts))
 
 
-def _choice(name: str, values: list[Any]) -> Coded:
+def _choice(name: str, values: Sequence[Any]) -> Coded:
     column = coded(values)
     if not set(column.values) <= set(_CHOICES[name]):
         raise NotPlain
