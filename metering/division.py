@@ -33,27 +33,31 @@ def divide(
     rest = b[segment] * weights
     quotients, remainders = rest // sums[segment], rest % sums[segment]
     parts: Whole = a[segment] * weights + quotients
-    # One unit each to the largest remainders, then weights, then the earlier rows.
     left = wholes - segment_sums(parts, starts)
     if left.any():
-        order = _order(remainders, weights, segment, int(sums.max()))
-        rank = np.arange(len(parts)) - starts[segment]  # Segments keep their places there.
-        parts[order] += (rank < left[segment]).astype(parts.dtype)
+        _give(parts, left, remainders, weights, starts, int(sums.max()))
     return parts
 
 
-def _order(
-    remainders: Whole, weights: Whole, segment: NDArray[np.intp], above: int
-) -> NDArray[np.intp]:
-    """Segment by segment, the largest remainders first, then the largest weights, then the earlier
-    rows. All remainders are below ``above``."""
-    if remainders.dtype != object and (int(segment[-1]) + 1) * above < SAFE:
-        keys = segment * above - remainders  # Sorted as numbers, in an eighth of the time,
-        order = np.argsort(keys)
-        sorted_keys = keys[order]
-        if (sorted_keys[1:] != sorted_keys[:-1]).all():  # if no two remainders are alike.
-            return order
-    return np.lexsort((-weights, -remainders, segment))
+def _give(
+    parts: Whole,
+    left: Whole,
+    remainders: Whole,
+    weights: Whole,
+    starts: NDArray[np.intp],
+    most: int,
+) -> None:
+    """One unit each, in place, to a segment's ``left`` rows with the largest remainders, then the
+    largest weights, then to the earlier ones. Remainders are below ``most``, weights not above."""
+    keys = remainders * most + weights  # Below 2^63: ``most`` is no larger than its root.
+    counts = np.diff(starts, append=len(parts))
+    due = np.flatnonzero(left)
+    for count in np.unique(counts[due]).tolist():
+        own = due[counts[due] == count]
+        rows = starts[own][:, None] + np.arange(count)
+        order = np.argsort(-keys[rows], axis=1, kind="stable")
+        first = np.arange(count) < left[own][:, None]
+        parts[np.take_along_axis(rows, order, axis=1)[first]] += 1
 
 
 def divide_in_two(wholes: Whole, first: Whole, second: Whole) -> Whole:
