@@ -33,23 +33,17 @@ def divide(
     rest = b[segment] * weights
     quotients, remainders = rest // sums[segment], rest % sums[segment]
     parts: Whole = a[segment] * weights + quotients
+    # One unit each to the largest remainders, then weights, then the earlier rows.
     left = wholes - segment_sums(parts, starts)
     if left.any():
-        _give(parts, left, remainders, weights, starts, int(sums.max()))
+        # Below 2^63: neither remainders nor weights are larger than sums, and these than the root.
+        _give(parts, left, remainders * int(sums.max()) + weights, starts)
     return parts
 
 
-def _give(
-    parts: Whole,
-    left: Whole,
-    remainders: Whole,
-    weights: Whole,
-    starts: NDArray[np.intp],
-    most: int,
-) -> None:
-    """One unit each, in place, to a segment's ``left`` rows with the largest remainders, then the
-    largest weights, then to the earlier ones. Remainders are below ``most``, weights not above."""
-    keys = remainders * most + weights  # Below 2^63: ``most`` is no larger than its root.
+def _give(parts: Whole, left: Whole, keys: Whole, starts: NDArray[np.intp]) -> None:
+    """One unit each, in place, to a segment's ``left`` rows with the largest keys, of those that
+    are alike the earlier ones."""
     counts = np.diff(starts, append=len(parts))
     due = np.flatnonzero(left)
     for count in np.unique(counts[due]).tolist():
