@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
 import time
-from collections.abc import Callable
 
-from benchmarks.report import Figure, show, write
+from benchmarks.report import Figure, Narrator, Say, end, show
 from benchmarks.steady import sent as sent_log
 from benchmarks.steady.freshness import Watched, figures_of
 from benchmarks.steady.own_stack import own_stack
@@ -37,7 +35,6 @@ TAIL_S = 3.0
 DRAIN_S = 5.0
 """Longer than a target, so that what is missing then is a miss in any case."""
 WATCHED = ("worker", "clickhouse", "kafka")
-Say = Callable[[str], None]
 
 
 async def run(options: argparse.Namespace, say: Say) -> dict[str, Figure]:
@@ -117,17 +114,11 @@ def main() -> None:
     parser.add_argument("--ask-sql-every-s", type=float, default=0.1)
     parser.add_argument("--partitions", type=int, default=1, help="of usage and of additions")
     options = parser.parse_args()
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     figures = asyncio.run(run(options, say))
-    figures["took"] = Figure(round(time.monotonic() - begun), "s")
+    figures["took"] = say.took()
     show(f"{options.rate:,.0f} requests/s, measured for {options.seconds:g} s", figures)
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
-import time
-from collections.abc import Callable
 
-from benchmarks.report import Figure, none_of, show, write
+from benchmarks.report import Figure, Narrator, Say, end, none_of, show
 from benchmarks.steady.memory import (
     BATCH_SIZE,
     MIB,
@@ -35,7 +32,6 @@ TENANTS = 20
 FLAT = 0.05
 LINEAR_R2 = 0.98
 LEVEL_S = 30.0
-Say = Callable[[str], None]
 
 
 async def steady(options: argparse.Namespace, say: Say) -> Course:
@@ -149,11 +145,7 @@ def parsed(quick: bool) -> argparse.Namespace:
 def main() -> None:
     quick = os.environ.get("QUICK") == "1"
     options = parsed(quick)
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     parts: dict[str, Samples] = {}
     figures: dict[str, Figure] = {}
     if options.minutes > 0:
@@ -165,12 +157,10 @@ def main() -> None:
         found = asyncio.run(steps(options, say))
         parts |= {f"{cohorts} cohorts": c.samples for cohorts, c in found.items()}
         figures |= figures_of_steps(found, len(options.cohorts), level_s(options), not quick)
-    figures["took"] = Figure(round(time.monotonic() - begun), "s")
+    figures["took"] = say.took()
     show(f"the worker's memory at {options.rate:,.0f} requests/s", figures)
-    write(RESULTS, figures)
     write_samples(SAMPLES, parts)
-    print(f"written to {RESULTS.relative_to(REPO)} and {SAMPLES.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures, SAMPLES)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from aiokafka import TopicPartition
 
-from benchmarks.report import Figure, none_of, show, write
+from benchmarks.report import Figure, Narrator, Say, end, none_of, show
 from benchmarks.steady.own_stack import own_stack
 from metering.additions import TALLY
 from metering.totals import Totals
@@ -39,7 +38,6 @@ SAVED_TOGETHER = 1_000
 PARTITION = 0
 NAME = f"bench-recovery/{PARTITION}"
 TIMES = 3
-Say = Callable[[str], None]
 
 
 def made(keys: int, seed: int) -> Totals:
@@ -122,15 +120,10 @@ async def run(keys: int, say: Say) -> dict[str, Figure]:
 
 def main() -> None:
     keys = 100_000 if os.environ.get("QUICK") == "1" else 1_000_000
-    begun_at = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun_at:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     figures = asyncio.run(run(keys, say))
     show(f"{keys:,} sums of one partition", figures)
-    write(RESULTS, figures)
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report import Figure, show, write
+from benchmarks.report import Figure, Narrator, Say, end, show
 from benchmarks.stream.figures import Ratio, figures_of
-from benchmarks.stream.filling import Say, filled
+from benchmarks.stream.filling import filled
 from benchmarks.stream.measure import Rate, measure
 from benchmarks.stream.progress import Asked
 from benchmarks.stream.sides import BARE, FAUST, QUIX, SIDES, WORKER, start_of
@@ -87,20 +85,14 @@ async def rounds(
 def main() -> None:
     sizes = QUICK if os.environ.get("QUICK") == "1" else FULL
     seed = int(os.environ.get("SEED", "1"))
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     figures: dict[str, Figure] = {}
     for table in tables(sizes):
         found = asyncio.run(run(table, sizes, seed, say))
         show(f"requests in batches of {table.batch_size}, rounds: {sizes.rounds}", found)
         figures |= found
-    figures["took"] = Figure(round(time.monotonic() - begun), "s")
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    figures["took"] = say.took()
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

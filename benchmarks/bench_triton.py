@@ -15,15 +15,13 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.report import Figure, show, write
+from benchmarks.report import Figure, Narrator, end, show
 from benchmarks.triton.board import FOLDER_VARIABLE, Board
 from benchmarks.triton.clients import CONCURRENCY
 from benchmarks.triton.figures import figures_beside, figures_of
@@ -59,11 +57,7 @@ QUICK = Sizes(3, 0.2, 0.4)
 
 
 async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     folder = Path(tempfile.mkdtemp(prefix="meter-bench-"))
     try:
         boards = _boards(folder / "boards")
@@ -101,7 +95,7 @@ async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:
             figures |= figures_beside(f"{model}, {BESIDE}", beside[model])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    figures["took"] = Figure(round(time.monotonic() - begun), "s")
+    figures["took"] = say.took()
     return figures
 
 
@@ -136,9 +130,7 @@ def main() -> None:
     figures = asyncio.run(run(sizes, seed))
     print(RAN)
     show(f"metering on against off, {sizes.pairs} pairs (seed {seed})", figures)
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

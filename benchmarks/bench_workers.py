@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from benchmarks.report import Figure, show, write
-from benchmarks.stream.filling import Say, filled
+from benchmarks.report import Figure, Narrator, Say, end, show
+from benchmarks.stream.filling import filled
 from benchmarks.stream.measure import begin, cpu_s, stop, with_log
 from benchmarks.stream.progress import Asked
 from benchmarks.stream.sides import WORKER, Start, forget_workers, start_of
@@ -135,17 +134,11 @@ def figures_of(spent: dict[int, list[float]], shares: list[float]) -> dict[str, 
 
 def main() -> None:
     sizes = QUICK if os.environ.get("QUICK") == "1" else FULL
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     figures = asyncio.run(run(sizes, int(os.environ.get("SEED", "1")), say))
-    figures["took"] = Figure(round(time.monotonic() - begun), "s")
+    figures["took"] = say.took()
     show("the same topic by one worker and by two", figures)
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

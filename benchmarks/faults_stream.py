@@ -16,13 +16,12 @@ import asyncio
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.report import Figure, show, write
+from benchmarks.report import Figure, Narrator, end, show
 from benchmarks.stream_faults.figures import examples_of, figures_of
 from benchmarks.stream_faults.run import Sizes, go_through
 from benchmarks.stream_faults.world import CHANGED_AGO_S, price_book
@@ -37,11 +36,7 @@ QUICK = Sizes(requests=100_000, kills=6, boots=2, per_s=10_000, calm=0.2, waits=
 
 
 async def run(sizes: Sizes, seed: int, *, keep: bool) -> dict[str, Figure]:
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     folder = Path(tempfile.mkdtemp(prefix="meter-stream-faults-"))
     change_s = int(time.time()) - CHANGED_AGO_S
     try:
@@ -57,7 +52,7 @@ async def run(sizes: Sizes, seed: int, *, keep: bool) -> dict[str, Figure]:
             shutil.rmtree(folder, ignore_errors=True)
     for example in examples_of(findings):
         say(example)
-    took = Figure(round(time.monotonic() - begun), "s")
+    took = say.took()
     return {**figures_of(course, findings, sizes), "took": took}
 
 
@@ -78,9 +73,7 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.CRITICAL)
     figures = asyncio.run(run(sizes, seed, keep=os.environ.get("KEEP") == "1"))
     show(f"{sizes.requests:,} requests, {sizes.kills} kills (seed {seed})", figures)
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -28,7 +26,7 @@ from benchmarks.faults.kills import TARGETS
 from benchmarks.faults.load import MODELS
 from benchmarks.faults.outages import away, frozen
 from benchmarks.faults.parts import Fault, Parts, Sizes
-from benchmarks.report import Figure, none_of, show, write
+from benchmarks.report import Figure, Narrator, Say, end, none_of, show
 from metering.errors import StackError
 from streams.stack.config import StackConfig
 from streams.stack.places import REPO
@@ -64,15 +62,10 @@ QUICK = Sizes(
     disk_bytes=4096 * KIB,
     settle_s=60.0,
 )
-Say = Callable[[str], None]
 
 
 async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     folder = Path(tempfile.mkdtemp(prefix="meter-faults-"))
     first = StackConfig(folder / "lossless", models=MODELS, preferred_ports=False)
     try:
@@ -85,7 +78,7 @@ async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:
                 await stopping
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    figures["took"] = Figure(round(time.monotonic() - begun), "s")
+    figures["took"] = say.took()
     return figures
 
 
@@ -145,9 +138,7 @@ def main() -> None:
     seed = int(os.environ.get("SEED", "1"))
     figures = asyncio.run(run(sizes, seed))
     show(f"kills, outages and losses (seed {seed})", figures)
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.fuzz.batches import PRICES
 from benchmarks.fuzz.kinds import Fate
 from benchmarks.fuzz.run import Outcome, fuzz
-from benchmarks.report import Figure, none_of, show, write
+from benchmarks.report import Figure, Narrator, end, none_of, show
 from streams.stack.config import StackConfig
 from streams.stack.places import REPO
 from streams.stack.stack import Stack
@@ -33,11 +31,7 @@ MOST_MIB = 1024
 
 
 async def run(count: int, seed: int) -> dict[str, Figure]:
-    begun = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True)
-
+    say = Narrator()
     folder = Path(tempfile.mkdtemp(prefix="meter-fuzz-"))
     try:
         book = folder / "book.toml"
@@ -119,9 +113,7 @@ def main() -> None:
     seed = int(os.environ.get("SEED", "1"))
     figures = asyncio.run(run(count, seed))
     show(f"{count:,} messages, most of them hostile (seed {seed})", figures)
-    write(RESULTS, figures)
-    print(f"written to {RESULTS.relative_to(REPO)}")
-    sys.exit(any(figure.holds is False for figure in figures.values()))
+    end(RESULTS, figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Figures of a run: shown as a table, and written as JSON for whoever doubts them."""
+"""What a run says while it goes on, and its figures: shown as a table, and written as JSON for
+whoever doubts them."""
 
 from __future__ import annotations
 
@@ -6,13 +7,19 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from streams.stack.places import REPO
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,19 @@ class Figure:
     target: str | None = None
     holds: bool | None = None
     spread: str | None = None
+
+
+class Narrator:
+    """A ``Say``: lines with the seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        print(f"{time.monotonic() - self._begun:7.1f} s  {text}", flush=True)
+
+    def took(self) -> Figure:
+        return Figure(round(time.monotonic() - self._begun), "s")
 
 
 def none_of(count: int, unit: str) -> Figure:
@@ -48,6 +68,14 @@ def write(path: Path, figures: dict[str, Figure]) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def end(path: Path, figures: dict[str, Figure], *beside: Path) -> NoReturn:
+    """Write them, and end: with 1 where something that is claimed does not hold. ``beside``: what
+    else was written."""
+    write(path, figures)
+    print(f"written to {' and '.join(str(p.relative_to(REPO)) for p in (path, *beside))}")
+    sys.exit(any(figure.holds is False for figure in figures.values()))
 
 
 def _commit() -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Buckets of what the stream waits for."""
+
 
 def serve(registry: CollectorRegistry, host: str, port: int) -> None:
     """Answer ``/metrics`` on ``host:port`` from a thread of its own."""
@@ -44,13 +47,13 @@ class WorkerMetrics:
         self.write_seconds = Histogram(
             "meter_write_seconds",
             "Time of one take, until it is committed to Kafka",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            buckets=SECONDS,
             registry=registry,
         )
         self.insert_seconds = Histogram(
             "meter_insert_seconds",
             "Time of one insert of lines into ClickHouse",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            buckets=SECONDS,
             registry=registry,
         )
         self.inserted_lines = Counter(
@@ -89,7 +92,7 @@ class WorkerMetrics:
         self.tell_seconds = Histogram(
             "meter_tell_seconds",
             "Time of telling windows, ClickHouse and Kafka",
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            buckets=SECONDS,
             registry=registry,
         )
         self.price_book_ok = Gauge(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,10 +13,10 @@ from benchmarks.fuzz.letters import Letters, read_letters
 from benchmarks.fuzz.send import send
 from benchmarks.fuzz.stored import Stored, read_stored
 from benchmarks.fuzz.worker import Seen, look
+from benchmarks.report import Say
 from metering.errors import MeteringError
 from streams.stack.stack import Stack
 
-Say = Callable[[str], None]
 _POLL_S = 0.5
 _TELL_EVERY_S = 5.0
 STUCK_AFTER_S = 120.0

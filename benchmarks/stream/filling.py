@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from benchmarks.report import Say
 from benchmarks.stream.events import COHORTS, messages, price_book
 from benchmarks.stream.progress import Asked
 from benchmarks.stream.sides import make_anew
@@ -20,7 +21,6 @@ from streams.stack.stack import Stack
 from streams.topics import USAGE_BATCHES
 
 AT_ONCE = 2_000
-Say = Callable[[str], None]
 
 
 @asynccontextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.report import Say
 from benchmarks.stream_faults.expected import Expected, Sums, Window, expect, windows
 from benchmarks.stream_faults.journal import read
 from benchmarks.stream_faults.letters import Letters, read_letters
@@ -27,7 +27,6 @@ from sinks.clickhouse.queries import ClickHouseReader
 from streams.stack.stack import Stack
 from streams.targets import clickhouse_target
 
-Say = Callable[[str], None]
 SETTLE_S = 60.0
 POLL_S = 2.0
 

@@ -7,11 +7,11 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.report import Say
 from benchmarks.stream_faults.compare import Findings, compare
 from benchmarks.stream_faults.crew import Crew
 from benchmarks.stream_faults.emission import Emission, Throttle
@@ -25,7 +25,6 @@ from streams.publisher import Record
 from streams.stack.stack import Stack
 from streams.targets import clickhouse_target
 
-Say = Callable[[str], None]
 POLL_S = 0.5
 TELL_EVERY_S = 5.0
 STUCK_AFTER_S = 180.0

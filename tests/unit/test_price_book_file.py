@@ -8,16 +8,7 @@ import pytest
 
 from metering.errors import InvalidPriceBook
 from streams.worker.book import PriceBookFile
-
-LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-def entry(usd_per_gpu_hour: str, effective_from: str = LONG_AGO, accelerator: str = "cpu") -> str:
-    return (
-        f'[[gpu_hour]]\nid = "{accelerator} from {effective_from}"\naccelerator = "{accelerator}"\n'
-        f'region = "*"\nusd_per_gpu_hour = "{usd_per_gpu_hour}"\n'
-        f"effective_from = {effective_from}\n"
-    )
+from tests.unit.price_books import entry
 
 
 def test_a_book_that_is_gone_for_a_while_stays_in_use(tmp_path: Path) -> None:

@@ -25,20 +25,12 @@ from streams.topics import ADDITIONS, COST_REQUESTS, LEDGERS, USAGE_DLQ
 from streams.worker.book import PriceBookFile
 from streams.worker.pricing import STALLED_TICKS, Pricing
 from streams.worker.transaction import Lost
+from tests.unit.price_books import entry
 
 NS = 10**9
 NOON_NS = 1_780_000_000 * NS
 WAYS = 2
 MakeBatch = Callable[..., UsageBatch]
-LONG_AGO = "2020-01-01T00:00:00Z"
-
-
-def entry(usd_per_gpu_hour: str, effective_from: str = LONG_AGO, accelerator: str = "cpu") -> str:
-    return (
-        f'[[gpu_hour]]\nid = "{accelerator} from {effective_from}"\naccelerator = "{accelerator}"\n'
-        f'region = "*"\nusd_per_gpu_hour = "{usd_per_gpu_hour}"\n'
-        f"effective_from = {effective_from}\n"
-    )
 
 
 class Sinks:
