@@ -25,8 +25,8 @@ from metering.prices import PriceBook
 from metering.pricing_columns import price
 from metering.sequences import SequenceSet
 from metering.usage_struct import Event
-from metering.watermark import NS_PER_SECOND, Disorder, watermark
-from metering.windows import WINDOW_SECONDS
+from metering.watermark import Disorder, watermark
+from metering.windows import NS_PER_SECOND, WINDOW_SECONDS
 
 _FORMAT = 2
 

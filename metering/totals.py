@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from metering.additions import NO_ADDITIONS, Additions, Mark
-from metering.watermark import NS_PER_SECOND
 from metering.window_rows import Told, WindowRows
 from metering.window_sums import WindowSums, words_of
-from metering.windows import WINDOW_SECONDS, WindowKey
+from metering.windows import NS_PER_SECOND, WINDOW_SECONDS, WindowKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-NS_PER_SECOND = 10**9
+from metering.windows import NS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
