@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,54 +195,59 @@ def test_a_segment_that_met_a_full_disk_is_left_so_that_it_can_be_shipped_and_go
     assert [p.name for p in sorted(tmp_path.glob("*.wal"))] == [segment_name(0), segment_name(2)]
 
 
+@pytest.fixture
+def syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The thread of each sync of a file of this test: the threads of logs that other tests have
+    left open sync theirs meanwhile, in the same process."""
+    by: list[str] = []
+
+    def fdatasync(fd: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{fd}")).is_relative_to(tmp_path):
+            by.append(threading.current_thread().name)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    return by
+
+
 @pytest.mark.parametrize(
     ("fsync", "synced", "closed"), [("never", 0, 0), ("rotate", 0, 1), ("always", 20, 21)]
 )
 def test_how_often_the_disk_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, synced: int, closed: int
+    tmp_path: Path, syncs: list[str], fsync: str, synced: int, closed: int
 ) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(os, "fdatasync", calls.append)
     log = UsageLog(tmp_path, fsync=fsync)  # type: ignore[arg-type]  # from parametrize
     write(log, *[b"x"] * 20)
-    assert len(calls) == synced
+    assert len(syncs) == synced
     log.close()
-    assert len(calls) == closed
+    assert len(syncs) == closed
 
 
 def test_with_an_interval_the_disk_is_waited_for_now_and_then_and_never_by_who_appends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, syncs: list[str]
 ) -> None:
-    by: list[str] = []
-    done = threading.Event()
-
-    def fdatasync(fd: int) -> None:
-        by.append(threading.current_thread().name)
-        done.set()
-
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
     log = UsageLog(tmp_path, fsync="interval", fsync_ms=100)
     write(log, *[b"x"] * 200)
-    assert done.wait(10)
-    assert set(by) == {"usage-log-sync"}
-    assert len(by) < 100
+    deadline = time.monotonic() + 10
+    while not syncs:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert set(syncs) == {"usage-log-sync"}
+    assert len(syncs) < 100
     write(log, b"the last")
-    synced = len(by)
+    synced = len(syncs)
     log.close()
-    assert len(by) > synced
+    assert len(syncs) > synced
 
 
 def test_full_segments_are_synced_and_closed_beside_the_appending_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, syncs: list[str]
 ) -> None:
-    by: list[str] = []
-    monkeypatch.setattr(os, "fdatasync", lambda fd: by.append(threading.current_thread().name))
     log = UsageLog(tmp_path, segment_bytes=HEADER_BYTES + 1, fsync="interval", fsync_ms=60_000)
     write(log, *[b"x"] * 10)
-    assert by == []
+    assert syncs == []
     descriptors = len(os.listdir("/proc/self/fd"))
     log.close()
-    assert len(by) >= 10
+    assert len(syncs) >= 10
     assert len(os.listdir("/proc/self/fd")) <= descriptors - 10
 
 
