@@ -45,13 +45,13 @@ HOTTEST = 15
 TELL_EVERY = 4
 """At 128,000 requests a second that is twice a second."""
 STAGES = {
-    "read": ("metering.ledger:read", "metering.ledger:frame_of"),
+    "read": ("metering.ledger:read",),
     "price": ("metering.ledger:price",),
     "additions to windows": ("metering.ledger:additions_of", "metering.ledger:too_late_for"),
     "deduplicate, the rest of take": ("streams.worker.pricing:take",),
     "columns for ClickHouse": (
         "sinks.clickhouse.writer:table_of_all",
-        "sinks.clickhouse.writer:_window_columns",
+        "sinks.clickhouse.writer:window_table",
     ),
     "events for Kafka": (
         "streams.worker.pricing:lines_records",

@@ -1,5 +1,8 @@
 # The project's own processes: topics, shipper, worker, detector. One image, one user, no state.
 FROM python:3.12-slim AS build
+# The compiled reader of usage needs a compiler; the image that runs does not.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 RUN python -m pip install --no-cache-dir uv==0.13.9 && uv venv /opt/venv
 WORKDIR /src
@@ -28,5 +31,5 @@ WORKDIR /var/lib/inference-meter
 # Fails the build, rather than the start, if a process can't be imported.
 RUN python -c "import streams.shipper.__main__, streams.sentinel.__main__, \
 streams.worker.__main__, streams.detection.__main__, streams.reconciler.__main__, \
-streams.cli.main"
+streams.cli.main; from metering import scanner"
 CMD ["python", "-m", "streams.worker"]

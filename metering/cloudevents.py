@@ -22,16 +22,19 @@ Headers = list[tuple[str, bytes]]
 
 def encode_headers(event_type: str, source: str, event_id: str, time_ns: int | None) -> Headers:
     """The headers of one event; ``(source, id)`` is its identity. ``time_ns`` is epoch ns."""
-    headers = [
+    before, behind = _around_id(event_type, source, time_ns)
+    return [*before, ("ce_id", event_id.encode()), *behind]
+
+
+@lru_cache(1024)
+def _around_id(event_type: str, source: str, time_ns: int | None) -> tuple[Headers, Headers]:
+    """Many events of one time have them."""
+    time = [] if time_ns is None else [("ce_time", rfc3339(time_ns).encode())]
+    return [
         ("ce_specversion", SPEC_VERSION.encode()),
         ("ce_type", event_type.encode()),
         ("ce_source", source.encode()),
-        ("ce_id", event_id.encode()),
-    ]
-    if time_ns is not None:
-        headers.append(("ce_time", rfc3339(time_ns).encode()))
-    headers.append(("content-type", b"application/json"))
-    return headers
+    ], [*time, ("content-type", b"application/json")]
 
 
 def check_headers(headers: Iterable[tuple[str, bytes]], event_type: str) -> None:
@@ -53,7 +56,6 @@ def _wanted(event_type: str) -> Mapping[str, bytes]:
     return {"ce_specversion": SPEC_VERSION.encode(), "ce_type": event_type.encode()}
 
 
-@lru_cache(1024)
 def rfc3339(time_ns: int) -> str:
     seconds, ns = divmod(time_ns, 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ns:09d}Z"

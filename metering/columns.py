@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ Whole: TypeAlias = NDArray[Any]
 """int64, or objects that are Python integers."""
 SAFE = 2**62
 """Sums below it are right in 64 bits."""
+_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Ints:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts that are mostly distinct."""
+    """Texts that are mostly distinct; ``metering.packed.Packed`` is the same without objects."""
 
     values: list[str]
 
@@ -65,8 +67,25 @@ class Texts:
     def take(self, rows: NDArray[Any]) -> Texts:
         return Texts(np.array(self.values, object)[rows].tolist())
 
+    def json(self, start: int, stop: int) -> bytes:
+        """The list of the rows from one to before another."""
+        return _json(self.values[start:stop])
 
-Column: TypeAlias = Coded | Ints | Texts
+    def utf8(self) -> None:
+        """They are objects already."""
+        return
+
+
+class Distinct(Protocol):
+    """Texts that are mostly distinct."""
+
+    def tolist(self) -> list[Any]: ...
+    def take(self, rows: NDArray[Any]) -> Distinct: ...
+    def json(self, start: int, stop: int) -> bytes: ...
+    def utf8(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None: ...
+
+
+Column: TypeAlias = Coded | Ints | Distinct
 
 
 def constant(column: Column) -> bool:
@@ -122,7 +141,7 @@ def whole(values: Sequence[int]) -> Whole:
 def fits(values: Whole, count: int) -> bool:
     """Whether ``count`` of them can be added in 64 bits."""
     return values.dtype != object and (
-        values.size == 0 or float(np.abs(values).max()) * max(1, count) < SAFE
+        values.size == 0 or max(int(values.max()), -int(values.min())) * max(1, count) < SAFE
     )
 
 

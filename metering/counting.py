@@ -89,8 +89,8 @@ def _values(lines: CostLines) -> list[Whole]:
     priced = counted if known is None else counted & known
 
     def of(name: str, which: NDArray[np.bool_] = counted) -> Whole:
-        values: Whole = np.where(which, lines.ints(name).values, 0)
-        return values
+        values = lines.ints(name).values
+        return values if which.all() else np.where(which, values, 0)
 
     values = {
         "requests": counted.astype(np.int64),

@@ -30,8 +30,9 @@ def divide(
     a, b = wholes // sums, wholes % sums
     if int(sums.max()) > _ROOT or int(wholes.max()) >= SAFE:
         a, b, weights = a.astype(object), b.astype(object), weights.astype(object)
-    rest = b[segment] * weights
-    quotients, remainders = rest // sums[segment], rest % sums[segment]
+    rest, by = b[segment] * weights, sums[segment]
+    quotients = rest // by
+    remainders = rest - quotients * by
     parts: Whole = a[segment] * weights + quotients
     # One unit each to the largest remainders, then weights, then the earlier rows.
     left = wholes - segment_sums(parts, starts)
@@ -61,13 +62,16 @@ def divide_in_two(wholes: Whole, first: Whole, second: Whole) -> Whole:
     if alike.any():
         first, second = np.where(alike, 1, first), np.where(alike, 1, second)
         sums = first + second
-    a, b = wholes // sums, wholes % sums
+    a = wholes // sums
+    b = wholes - a * sums
     if int(sums.max()) > _ROOT or int(wholes.max()) >= SAFE:
         a, b, first, second = (x.astype(object) for x in (a, b, first, second))
-    one, other = b * first, b * second
-    parts: Whole = a * first + one // sums
-    left = b - one // sums - other // sums  # 0 or 1
-    one_rest, other_rest = one % sums, other % sums
+    # What the second part is rounded down from is b * sums - one: so one division says all.
+    one = b * first
+    quotients = one // sums
+    one_rest = one - quotients * sums
+    other_rest = sums - one_rest
+    is_left = one_rest != 0  # One unit, then, and else none.
     goes_first = (one_rest > other_rest) | ((one_rest == other_rest) & (first >= second))
-    result: Whole = parts + np.where(goes_first, left, 0)
-    return result
+    parts: Whole = a * first + quotients + (is_left & goes_first)
+    return parts

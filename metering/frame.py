@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from metering.columns import Coded, Ints, coded
+from metering.columns import Coded, Distinct, Ints, Texts, coded
 from metering.usage import UNEXECUTED, IdentitySource, Operation, Outcome, TimingSource
 from metering.usage_columns import VERSION
 from metering.usage_struct import Event, payer_in
@@ -28,7 +28,7 @@ _HEAD_INTS = (
     "sequence", "speedup", "batch_size", "wall_ns", "gpu_ns", "stalled_ns", "start_monotonic_ns",
     "end_epoch_ns",
 )  # fmt: skip
-_HEAD_TEXTS = (
+NAMES = (
     "source", "boot_id", "model", "model_version", "instance", "accelerator", "region",
     "deployment", "apportionment_rule",
 )  # fmt: skip
@@ -38,9 +38,10 @@ _INTS = (
     "input_gpu_ns", "padding_gpu_ns",
 )  # fmt: skip
 _KNOWN = ("queue_ns", "prefill_gpu_ns", "decode_gpu_ns")
-_CHOICES = {
-    "operation": get_args(Operation), "status": get_args(Outcome),
-    "identity_source": get_args(IdentitySource), "timing_source": get_args(TimingSource),
+CHOICES = {
+    "operation": frozenset(get_args(Operation)), "status": frozenset(get_args(Outcome)),
+    "identity_source": frozenset(get_args(IdentitySource)),
+    "timing_source": frozenset(get_args(TimingSource)),
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ class Frame:
 
     batches: Mapping[str, Coded | Ints]
     requests: Mapping[str, Coded | Ints]
-    request_ids: list[str]
+    request_ids: Distinct
     payers: Sequence[tuple[Any, ...]]
     starts: NDArray[np.intp]
     counts: NDArray[np.intp]
@@ -73,6 +74,22 @@ class Frame:
         column = self.requests[name]
         return column.values if isinstance(column, Ints) else column.codes
 
+    def take(self, events: NDArray[np.intp]) -> Frame:
+        """Some of the events, by their places in ascending order."""
+        kept = np.zeros(len(self.counts), np.bool_)
+        kept[events] = True
+        rows = np.flatnonzero(kept[self.batch])
+        counts = self.counts[events]
+        return Frame(
+            {name: column.take(events) for name, column in self.batches.items()},
+            {name: column.take(rows) for name, column in self.requests.items()},
+            self.request_ids.take(rows),
+            self.payers,
+            np.cumsum(counts) - counts,
+            counts,
+            np.repeat(np.arange(len(events)), counts),
+        )
+
 
 def frame_of(events: Sequence[Event]) -> Frame:
     """Of at least one event.
@@ -84,7 +101,7 @@ def frame_of(events: Sequence[Event]) -> Frame:
         frame = _read(events)
     except (ValueError, OverflowError) as exc:
         raise NotPlain from exc
-    _hold(frame)
+    hold(frame)
     return frame
 
 
@@ -115,7 +132,7 @@ def _read(events: Sequence[Event]) -> Frame:
     }
     for name in _HEAD_KNOWN:
         batches[name] = _known(heads[name])
-    for name in _HEAD_TEXTS:
+    for name in NAMES:
         batches[name] = coded(heads[name])
         _plain(batches[name].values)
     batches["device"] = coded(heads["device"])
@@ -130,7 +147,7 @@ def _read(events: Sequence[Event]) -> Frame:
     for name in ("operation", "status"):
         requests[name] = _spread_choice(name, columns[name], counts)
     requests["payer"], payers = _payers(columns["payers"], columns["payer"], counts)
-    request_ids = list(chain.from_iterable(ids))
+    request_ids = Texts(list(chain.from_iterable(ids)))
     batch = np.repeat(np.arange(len(events)), counts)
     return Frame(batches, requests, request_ids, payers, np.cumsum(counts) - counts, counts, batch)
 
@@ -141,8 +158,8 @@ def _transposed(structs: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
     return dict(zip(fields, zip(*map(astuple, structs), strict=True), strict=True))
 
 
-def _hold(frame: Frame) -> None:
-    """The laws of ``UsageBatch`` and ``RequestUsage``."""
+def hold(frame: Frame) -> None:
+    """The laws of ``UsageBatch`` and ``RequestUsage``. Raises NotPlain: one is broken."""
     b, r = frame.of_batch, frame.of_request
     for name in ("sequence", "wall_ns", "gpu_ns", "stalled_ns"):
         _within(b(name), 0, MAX_COUNT)
@@ -246,7 +263,7 @@ def _spread_known(found: Sequence[Any], counts: NDArray[np.intp]) -> Ints:
 
 def _choice(name: str, values: Sequence[Any]) -> Coded:
     column = coded(values)
-    if not set(column.values) <= set(_CHOICES[name]):
+    if not set(column.values) <= CHOICES[name]:
         raise NotPlain
     return column
 
@@ -264,7 +281,7 @@ def _payers(
     texts = coded(list(map(bytes, chain.from_iterable(given))))
     distinct = coded([payer_in(text) for text in texts.values])
     for tenant, _, _, _, source, _ in distinct.values:
-        _plain([tenant, source in _CHOICES["identity_source"]])
+        _plain([tenant, source in CHOICES["identity_source"]])
     sizes = np.array([len(g) for g in given], np.intp)
     own = _spread_ints(places, counts)
     _every((own >= 0) & (own < np.repeat(sizes, counts)))

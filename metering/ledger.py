@@ -18,13 +18,12 @@ import numpy as np
 from metering.additions import NO_ADDITIONS, Additions, Mark
 from metering.counting import additions_of, too_late_for
 from metering.errors import MeteringError, UnreadableUsage
-from metering.frame import Frame, frame_of
+from metering.frame import Frame
 from metering.lines import NO_LINES, CostLines
 from metering.messages import Message, read
 from metering.prices import PriceBook
 from metering.pricing_columns import price
 from metering.sequences import SequenceSet
-from metering.usage_struct import Event
 from metering.watermark import Disorder, watermark
 from metering.windows import NS_PER_SECOND, WINDOW_SECONDS
 
@@ -97,11 +96,11 @@ def take(
     if not new:
         return decision
     decision.offsets = new[0].offset, new[-1].offset
-    accepted: list[tuple[Message, Event]] = []
+    accepted: list[int] = []
     reached_ns: list[int] = []
     came = read(new)
     stamp_ns = new[0].appended_ns
-    for message, found in zip(new, came.events, strict=True):
+    for place, (message, found) in enumerate(zip(new, came.heads, strict=True)):
         if message.appended_ns != stamp_ns:  # those of one stamp came to the broker together
             stamp_ns = message.appended_ns
             _move_watermark(ledger, policy)
@@ -117,18 +116,16 @@ def take(
         if source.seen.add(found.sequence):
             source.last_ns = max(source.last_ns, found.end_epoch_ns)
             source.appended_ns = max(source.appended_ns, message.appended_ns)
-            accepted.append((message, found))
+            accepted.append(place)
             reached_ns.append(ledger.watermark_ns)
             behind_ns = policy.disorder.lag_ns + policy.disorder.within_ns
             ledger.watermark_ns = max(ledger.watermark_ns, found.end_epoch_ns - behind_ns)
         else:
             decision.duplicates += 1
     if accepted:
-        frame = came.frame
-        if frame is None or len(accepted) < len(new):
-            frame = frame_of([event for _, event in accepted])
+        frame = came.frame(accepted)
         decision.lines = price(frame, book)
-        late = _count(decision, frame, [m for m, _ in accepted], reached_ns, policy)
+        late = _count(decision, frame, [new[n] for n in accepted], reached_ns, policy)
         decision.refusals = sorted(decision.refusals + late, key=lambda r: r.message.offset)
         decision.batches = len(accepted)
     ledger.counted_to = max(m.offset for m in new)
@@ -142,13 +139,14 @@ def take(
 def lines_of(messages: Sequence[Message], book: PriceBook, policy: Policy) -> CostLines:
     """Of messages that were decided about before, whatever can be priced: of one that came twice
     twice the same lines."""
-    found: list[Event] = []
-    for message, event in zip(messages, read(messages).events, strict=True):
-        if not isinstance(event, UnreadableUsage) and not _is_future(
-            event.end_epoch_ns, message, policy
-        ):
-            found.append(event)
-    return price(frame_of(found), book) if found else NO_LINES
+    came = read(messages)
+    places = [
+        n
+        for n, (message, found) in enumerate(zip(messages, came.heads, strict=True))
+        if not isinstance(found, UnreadableUsage)
+        and not _is_future(found.end_epoch_ns, message, policy)
+    ]
+    return price(came.frame(places), book) if places else NO_LINES
 
 
 def _move_watermark(ledger: Ledger, policy: Policy) -> None:

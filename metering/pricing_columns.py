@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metering.columns import Column, Ints, Texts, recoded, whole
+from metering.columns import Column, Ints, recoded, whole
 from metering.division import divide, divide_in_two
 from metering.errors import UnknownPrice
 from metering.frame import Frame
@@ -35,7 +35,7 @@ def price(frame: Frame, book: PriceBook) -> CostLines:
     }
     for name in _OF_REQUEST:
         columns[name] = frame.requests[name]
-    columns["request_id"] = Texts(frame.request_ids)
+    columns["request_id"] = frame.request_ids
     columns["position"] = Ints(np.arange(len(frame.batch)) - frame.starts[frame.batch])
     columns["output_gpu_ns"] = Ints(frame.of_request("gpu_ns") - frame.of_request("input_gpu_ns"))
     payer = frame.of_request("payer")

@@ -160,6 +160,8 @@ def _each(name: str, column: Column) -> Cut:
     elif isinstance(column, Ints) and column.known is None and column.values.dtype != object:
         numbers = np.ascontiguousarray(column.values)
         return lambda start, stop: _numbers(numbers[start:stop])
+    elif not isinstance(column, Ints | Coded):
+        return column.json
     values = _values(name, column)
     return lambda start, stop: _json(values[start:stop])
 

@@ -21,12 +21,12 @@ MAX_TEXT = 256
 _TEXT = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 
 
-def _kind(annotation: Any) -> Any:
+def kind_of(annotation: Any) -> Any:
     """The type alone: texts no longer than ``MAX_TEXT``, integers, flags."""
     if get_origin(annotation) is Annotated:
-        return _kind(get_args(annotation)[0])
+        return kind_of(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return Union[tuple(_kind(a) for a in get_args(annotation))]  # noqa: UP007  # at run time
+        return Union[tuple(kind_of(a) for a in get_args(annotation))]  # noqa: UP007  # at run time
     if get_origin(annotation) is Literal or annotation is str:
         return _TEXT
     if annotation in (int, bool, NoneType):
@@ -39,7 +39,7 @@ def _field(name: str, field: FieldInfo, kind: Any) -> Any:
 
 
 def _column(field: FieldInfo) -> Any:
-    kind = _kind(field.annotation)
+    kind = kind_of(field.annotation)
     return kind | list[kind]  # type: ignore[valid-type]  # at run time
 
 
@@ -59,7 +59,7 @@ Event: Any = msgspec.defstruct(
     [
         ("columns", int),
         *(
-            _field(name, field, _kind(field.annotation))
+            _field(name, field, kind_of(field.annotation))
             for name, field in UsageBatch.model_fields.items()
             if name != "requests"
         ),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from metering.columns import Coded, Column, Ints
+from metering.columns import Coded, Column, Distinct, Ints
 from metering.lines import MONEY, CostLines
 from metering.money import usd
 
@@ -61,7 +61,15 @@ def _array(name: str, column: Column) -> Any:
     if isinstance(column, Ints):
         missing = None if column.known is None else ~column.known
         return pa.array(column.values, mask=missing)
-    return pa.array(column.values, pa.string())
+    return _texts(column)
+
+
+def _texts(column: Distinct) -> Any:
+    packed = column.utf8()
+    if packed is None:
+        return pa.array(column.tolist(), pa.string())
+    data, offsets = map(pa.py_buffer, packed)
+    return pa.Array.from_buffers(pa.string(), len(packed[1]) - 1, [None, offsets, data])
 
 
 def _money(column: Ints) -> Any:

@@ -17,6 +17,7 @@ from metering.errors import SinkUnavailable
 from metering.lines import CostLines
 from metering.window_rows import WindowRows
 from sinks.clickhouse.arrow import table_of_all
+from sinks.clickhouse.arrow_body import ArrowBody
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
 from sinks.clickhouse.window_table import window_table
 
@@ -33,6 +34,7 @@ class ClickHouseWriter:
     def __init__(self, target: ClickHouseTarget) -> None:
         self._target = target
         self._client: Client | None = None
+        self._body = ArrowBody()
 
     def write_lines(self, lines: CostLines) -> None:
         self.write_all_lines([lines])
@@ -58,11 +60,12 @@ class ClickHouseWriter:
 
     def _insert_arrow(self, name: str, table: Any) -> None:
         """As ``_insert``."""
-        self._send(
-            name,
-            table.num_rows,
-            lambda client, name: client.insert_arrow(name, table, settings=_SETTINGS),
-        )
+
+        def insert(client: Client, name: str) -> None:
+            body: Any = self._body.of(table, client.write_compression)
+            client.raw_insert(name, table.column_names, body, _SETTINGS, "Arrow")
+
+        self._send(name, table.num_rows, insert)
 
     def _insert(
         self, table: str, rows: Sequence[Row], columns: Callable[[Sequence[Row]], list[Column]]

@@ -10,6 +10,7 @@ from functools import partial
 import faust
 from prometheus_client import CollectorRegistry
 
+from metering.scanning import IS_COMPILED
 from sinks.clickhouse.schema import migrate
 from sinks.prometheus import serve
 from streams.odd_records import read_odd_records
@@ -18,6 +19,8 @@ from streams.targets import clickhouse_target
 from streams.worker.app import make_app
 from streams.worker.garbage import settle
 from streams.worker.patience import is_kafkas, reach_kafka, until_there
+
+log = logging.getLogger(__name__)
 
 SWITCH_S = 0.001
 """The loop waits that long for a thread that writes to ClickHouse or reads from Kafka, if it is at
@@ -28,6 +31,8 @@ def main() -> None:
     """Waits for ClickHouse and Kafka. Ends with ``EX_TEMPFAIL`` where Kafka goes away under Faust,
     which can't begin again in one process."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if not IS_COMPILED:
+        log.warning("usage is read without the compiled reader, at half the speed: see the README")
     read_odd_records()
     settings = Settings.from_env()
     registry = CollectorRegistry()

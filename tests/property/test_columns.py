@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import astuple
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +20,10 @@ from metering.counting import additions_of, too_late_for
 from metering.division import divide, divide_in_two
 from metering.errors import UnreadableUsage
 from metering.frame import Frame, frame_of, sieve
-from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.pricing_columns import price
 from metering.totals import Keeping, Totals, add
-from metering.usage import UNEXECUTED, Outcome, UsageBatch
+from metering.usage import UsageBatch
 from metering.usage_columns import (
     document_of,
     encode_columns,
@@ -34,23 +33,8 @@ from metering.usage_columns import (
 from metering.usage_struct import event_in, event_of
 from metering.window_sums import whole_of
 from metering.windows import WindowState, advance, count
+from tests.property.drawn_usage import BOOK, NOT_PLAIN, NS, MakeBatch, amounts, batches, spoil
 
-NS = 10**9
-NOON_NS = 1_780_000_000 * NS
-MakeBatch = Callable[..., UsageBatch]
-BOOK = parse_price_book(
-    '[[gpu_hour]]\nid = "a"\naccelerator = "cpu"\nregion = "*"\n'
-    'usd_per_gpu_hour = "1.7"\neffective_from = 2020-01-01T00:00:00Z\n'
-    '[[gpu_hour]]\nid = "b"\naccelerator = "gpu"\nregion = "eu"\n'
-    'usd_per_gpu_hour = "987654321.987654321"\neffective_from = 2020-01-01T00:00:00Z\n'
-    '[[gpu_hour]]\nid = "a"\naccelerator = "gpu"\nregion = "us"\n'
-    'usd_per_gpu_hour = "1.7"\neffective_from = 2020-01-01T00:00:00Z\n',
-    "book",
-)
-EXECUTED = [s for s in get_args(Outcome) if s not in UNEXECUTED]
-LARGEST = 2**53 - 1
-
-amounts = st.one_of(st.integers(0, 20), st.integers(0, 10**9), st.integers(0, LARGEST))
 wholes = st.one_of(st.integers(0, 50), st.integers(0, 10**14), st.integers(0, 10**24))
 
 
@@ -75,46 +59,6 @@ def test_two_parts_are_divided_as_by_themselves(given_: list[tuple[int, int, int
     totals, first, second = zip(*given_, strict=True)
     parts = divide_in_two(whole(totals), np.array(first, np.int64), np.array(second, np.int64))
     assert parts.tolist() == [largest_remainder(t, (a, b))[0] for t, a, b in given_]
-
-
-@st.composite
-def batches(draw: st.DrawFn, make: MakeBatch) -> list[UsageBatch]:
-    return [_batch(draw, make, n) for n in range(draw(st.integers(1, 6)))]
-
-
-def _batch(draw: st.DrawFn, make: MakeBatch, sequence: int) -> UsageBatch:
-    executed = draw(st.booleans())
-    gpu_ns = draw(st.one_of(st.integers(0, 10**9), st.integers(0, LARGEST))) if executed else 0
-    requests = [
-        _request(draw, EXECUTED if executed else sorted(UNEXECUTED))
-        for _ in range(draw(st.integers(1, 5)))
-    ]
-    return make(
-        sequence,
-        gpu_ns=gpu_ns,
-        executed=executed,
-        requests=requests,
-        accelerator=draw(st.sampled_from(["cpu", "gpu", "unheard of"])),
-        region=draw(st.sampled_from(["eu", "us"])),
-        model=draw(st.sampled_from(["a", "b"])),
-        overlap_ns=draw(st.sampled_from([None, 0])),
-        end_epoch_ns=NOON_NS + draw(st.integers(0, 400 * NS)),
-    )
-
-
-def _request(draw: st.DrawFn, statuses: Sequence[str]) -> dict[str, Any]:
-    inputs, outputs = draw(amounts), draw(amounts)
-    return {
-        "tenant": draw(st.sampled_from(["acme", "globex", "ünï"])),
-        "team": draw(st.sampled_from(["", "search"])),
-        "retry_of": draw(st.sampled_from([None, "r-1"])),
-        "status": draw(st.sampled_from(statuses)),
-        "rows": draw(st.integers(1, 3)),
-        "input_tokens": inputs,
-        "cached_input_tokens": draw(st.integers(0, inputs)),
-        "output_tokens": outputs,
-        "queue_ns": draw(st.sampled_from([None, 0, 17])),
-    }
 
 
 @given(st.data())
@@ -174,9 +118,6 @@ def frame_in(found: Sequence[UsageBatch]) -> Frame:
     return frame_of([event_in(encode_columns(batch)) for batch in found])
 
 
-WRONG = (-1, 0, 1, 2**53, 2**64, 1.5, 2.0, True, None, "", "x", "5", [], [1], {}, "x" * 257)
-
-
 @given(st.data())
 def test_what_the_columns_take_the_objects_take_and_find_the_same(
     batch_of: MakeBatch, data: st.DataObject
@@ -185,7 +126,7 @@ def test_what_the_columns_take_the_objects_take_and_find_the_same(
     documents = [deepcopy(document_of(b)) for b in data.draw(batches(batch_of))]
     for document in documents:
         for _ in range(data.draw(st.integers(0, 2))):
-            _spoil(data, document)
+            spoil(data, document)
     events = [event_in(json.dumps(document).encode()) for document in documents]
     plain = iter(sieve([event for event in events if event is not None])[0])
     for document, event in zip(documents, events, strict=True):
@@ -200,20 +141,6 @@ def test_what_the_columns_take_the_objects_take_and_find_the_same(
             assert sieve([event_of(document_of(batch))])[0] == [True], (
                 "what is right can be made plain"
             )
-
-
-def _spoil(data: st.DataObject, document: dict[str, Any]) -> None:
-    where = data.draw(st.sampled_from([document, document["requests"]]))
-    if not isinstance(where, dict) or not where:
-        return
-    name = data.draw(st.sampled_from(sorted(set(where) - {"requests", "columns"})))
-    value = where[name]
-    if data.draw(st.booleans()) and isinstance(value, list) and value:
-        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.sampled_from(WRONG))
-    elif data.draw(st.booleans()):
-        where[name] = data.draw(st.sampled_from(WRONG))
-    else:
-        del where[name]
 
 
 @pytest.mark.parametrize("payers", [["abcdef"], [["a", "", "", "", "none"]], [[1] * 6], "abcdef"])
@@ -233,26 +160,7 @@ def test_sums_that_are_right_only_in_64_bits_are_wrong(batch_of: MakeBatch) -> N
     assert sieve([event_of(document)]) == ([False], None)
 
 
-@pytest.mark.parametrize(
-    "spoiled",
-    [
-        lambda text: text.replace(b'"rows":1', b'"rows":1.0'),
-        lambda text: text.replace(b'"rows":1', b'"rows":1e0'),
-        lambda text: text.replace(b'"rows":1', b'"rows":true'),
-        lambda text: text.replace(b'"rows":1', b'"rows":18446744073709551617'),
-        lambda text: text.replace(b'"rows":1', b'"rows":1,"rows":"1"'),
-        lambda text: text.replace(b'"rows":1', b'"rows":NaN'),
-        lambda text: text.replace(b'"device":""', b'"device":"\xff"'),
-        lambda text: text.replace(b'"device":""', b'"device":"\\ud800"'),
-        lambda text: text.replace(b'"device":""', b'"device":"\\udc00"'),
-        lambda text: text.replace(b'"device":""', b'"unknown":"\xff"'),
-        lambda text: text.replace(b'"device":""', b'"\xff":""'),
-        lambda text: text.replace(b'"device":""', b'"unknown":"\\ud800"'),
-        lambda text: text.replace(b'"device":""', b'"unknown":01'),
-        lambda text: text + b"x",
-        lambda text: text[:-1],
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("spoiled", NOT_PLAIN)
 def test_text_that_is_not_plain_json_is_left_to_the_objects(
     batch_of: MakeBatch, spoiled: Callable[[bytes], bytes]
 ) -> None:
