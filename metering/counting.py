@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,11 +39,9 @@ def additions_of(
     cohort = (tenant.codes.astype(np.int64) * models + model.codes) * regions + region.codes
     slot = (ends_ns // NS_PER_SECOND // WINDOW_SECONDS[0])[event]
     level = levels[event]
-    order = _order(cohort, level, slot)
-    order = order[level[order] < len(WINDOW_SECONDS)]
-    keys = np.stack([cohort[order], level[order], slot[order]])
-    starts = run_starts(keys) if len(order) else np.zeros(0, np.intp)
-    places, found_levels, slots = keys[:, starts]
+    order, starts = _runs(cohort, level, slot)
+    first = order[starts]
+    places, found_levels, slots = cohort[first], level[first], slot[first]
     return Additions(
         [
             (
@@ -57,17 +57,24 @@ def additions_of(
     )
 
 
-def _order(
+def _runs(
     cohort: NDArray[np.int64], level: NDArray[np.int64], slot: NDArray[np.int64]
-) -> NDArray[np.intp]:
-    """By all three; mostly they are few, and make one short key."""
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The lines in the order of all three, without those of the last level; and where in it those
+    begin that are alike. Mostly they are few, and make one short key."""
     first = int(slot.min())
     slots = int(slot.max()) - first + 1
     levels = len(WINDOW_SECONDS) + 1
     if (int(cohort.max()) + 1) * levels * slots > 2**16:
-        return np.lexsort((slot, level, cohort))
-    key = (cohort * levels + level) * slots + (slot - first)
-    return order_of(key, 2**16)
+        order = np.lexsort((slot, level, cohort))
+        keys: NDArray[Any] = np.stack([cohort, level, slot])
+    else:
+        keys = ((cohort * levels + level) * slots + (slot - first)).astype(np.uint16)[None]
+        order = order_of(keys[0], 2**16)
+    counted = level < len(WINDOW_SECONDS)
+    if not counted.all():
+        order = order[counted[order]]
+    return order, run_starts(keys[:, order]) if len(order) else np.zeros(0, np.intp)
 
 
 def _sums(values: Whole, order: NDArray[np.intp], starts: NDArray[np.intp]) -> Whole:

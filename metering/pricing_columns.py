@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from metering.columns import Column, Ints, recoded, whole
+from metering.columns import SAFE, Column, Ints, Whole, recoded, whole
 from metering.division import divide, divide_in_two
 from metering.errors import UnknownPrice
 from metering.frame import Frame
 from metering.lines import CostLines
 from metering.prices import GpuHourPrice, PriceBook
-from metering.pricing import gpu_cost_atto
 from metering.usage_columns import PAYER
 
+SECONDS_PER_HOUR = 3_600
+"""Nanoseconds and nanodollars make attodollars, so of an hour only its seconds are left."""
 _OF_BATCH = {
     "source": "source", "sequence": "sequence", "time_ns": "end_epoch_ns", "boot_id": "boot_id",
     "region": "region", "deployment": "deployment", "model": "model",
@@ -59,17 +60,27 @@ def _prices(frame: Frame, book: PriceBook) -> list[GpuHourPrice | None]:
     return found
 
 
+def gpu_costs_atto(gpu_ns: Whole, nano_usd_per_gpu_hour: Whole) -> Whole:
+    """``metering.pricing.gpu_cost_atto`` of each: time × price / 3600, rounded half to even."""
+    if float(gpu_ns.max()) * float(nano_usd_per_gpu_hour.max()) >= SAFE:
+        gpu_ns = gpu_ns.astype(object)
+    product = gpu_ns * nano_usd_per_gpu_hour
+    atto = product // SECONDS_PER_HOUR
+    rest = product - atto * SECONDS_PER_HOUR
+    half = SECONDS_PER_HOUR // 2
+    rounded: Whole = atto + ((rest > half) | ((rest == half) & (atto % 2 == 1)))
+    return rounded
+
+
 def _costs(frame: Frame, prices: list[GpuHourPrice | None]) -> dict[str, Column]:
     distinct = {id(p): p for p in prices}
     places = {key: n for n, key in enumerate(distinct)}
-    codes = np.array([places[id(p)] for p in prices], np.int32)[frame.batch]
+    of_batch = np.array([places[id(p)] for p in prices], np.int32)
+    codes = of_batch[frame.batch]
     few = list(distinct.values())
     known = np.array([p is not None for p in few], np.bool_)[codes]
-    nano = {key: 0 if p is None else p.nano_usd_per_gpu_hour for key, p in distinct.items()}
-    wholes = whole([
-        gpu_cost_atto(gpu_ns, nano[id(p)])
-        for gpu_ns, p in zip(frame.of_batch("gpu_ns").tolist(), prices, strict=True)
-    ])  # fmt: skip
+    nano = whole([0 if p is None else p.nano_usd_per_gpu_hour for p in few])
+    wholes = gpu_costs_atto(frame.of_batch("gpu_ns"), nano[of_batch])
     gpu_ns, input_gpu_ns = frame.of_request("gpu_ns"), frame.of_request("input_gpu_ns")
     total = divide(wholes, gpu_ns, frame.starts, frame.batch)
     inputs = divide_in_two(total, input_gpu_ns, gpu_ns - input_gpu_ns)

@@ -78,6 +78,8 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
         return
     order, places = tenant_order(lines)
     leader = lines.coded(_LEADER)
+    of_leader = _first_rows(leader)
+    alike = of_leader[leader.codes]
     same: list[bytes] = []
     cuts: dict[bytes, Cut] = {}
     followers: dict[str, Sequence[Any]] = {}
@@ -87,10 +89,12 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
             value = _json(_values(name, column.take(_FIRST))[0])
             same.append(b',"%b":%b' % (name.encode(), value))
         elif isinstance(column, Coded):
-            led = None if name == _LEADER else _led_by(leader, column)
-            if led is not None:
-                followers[name] = _texts(name, [column.values[n] for n in led.tolist()])
-            elif name != _LEADER:
+            if name == _LEADER:
+                continue
+            if (column.codes[alike] == column.codes).all():
+                led = column.codes[of_leader].tolist()
+                followers[name] = _texts(name, [column.values[n] for n in led])
+            else:
                 cuts[name.encode()] = _few(name, column.take(order))
         else:
             cuts[name.encode()] = _each(name, column.take(order))
@@ -106,11 +110,11 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
             yield tenant, b"".join(parts)
 
 
-def _led_by(leader: Coded, column: Coded) -> NDArray[np.int32] | None:
-    """The column's code for each of the leader's values, if it has one alone for each."""
-    found = np.zeros(len(leader.values), np.int32)
-    found[leader.codes] = column.codes
-    return found if (found[leader.codes] == column.codes).all() else None
+def _first_rows(leader: Coded) -> NDArray[np.intp]:
+    """A row for each of the leader's values that has it; 0 where there is none."""
+    rows = np.zeros(len(leader.values), np.intp)
+    rows[leader.codes] = np.arange(len(leader.codes))
+    return rows
 
 
 def _led(leader: Coded, followers: Mapping[str, Sequence[Any]]) -> Cut:

@@ -73,21 +73,15 @@ class Record(NamedTuple):
     """``None``: by its key."""
 
 
-def lines_records(lines: CostLines, partition: int, offsets: tuple[int, int]) -> list[Record]:
+def lines_records(lines: CostLines, partition: int, offsets: tuple[int, int]) -> Iterator[Record]:
     """Keyed by tenant, so that one tenant's costs keep their order. ``offsets`` are the first and
     the last of the usage messages that the lines come from."""
     first, last = offsets
-    return [
-        Record(
-            COST_REQUESTS,
-            tenant.encode(),
-            value,
-            encode_headers(
-                COST_REQUEST_TYPE, EVENT_SOURCE, f"{partition}@{first}-{last}/{part}", None
-            ),
+    for part, (tenant, value) in enumerate(tenant_values(lines)):
+        headers = encode_headers(
+            COST_REQUEST_TYPE, EVENT_SOURCE, f"{partition}@{first}-{last}/{part}", None
         )
-        for part, (tenant, value) in enumerate(tenant_values(lines))
-    ]
+        yield Record(COST_REQUESTS, tenant.encode(), value, headers)
 
 
 @lru_cache(16_384)

@@ -16,13 +16,15 @@ from metering.money import usd
 _NANOSECONDS = pa.timestamp("ns", "UTC")
 COST = pa.decimal128(38, 18)
 _PRICE = pa.decimal128(27, 9)
+_SMALL = ("position", "speedup", "rows", "batch_size")
+"""Below 2^32 by the laws of usage."""
 
 
 def table_of_all(parts: Sequence[CostLines]) -> Any:
     """A ``pyarrow.Table`` with a row for each line of each of the parts; there is at least one."""
+    if len(parts) == 1:
+        return table_of(parts[0], short_codes=True)
     tables = [table_of(lines) for lines in parts]
-    if len(tables) == 1:
-        return tables[0]
     for name in tables[0].column_names:
         if len({table.schema.field(name).type for table in tables}) > 1:
             tables = [_spelled_out(table, name) for table in tables]
@@ -38,16 +40,17 @@ def _spelled_out(table: Any, name: str) -> Any:
     return table.set_column(table.column_names.index(name), name, column.cast(value_type))
 
 
-def table_of(lines: CostLines) -> Any:
-    """A ``pyarrow.Table`` with a row for each line."""
+def table_of(lines: CostLines, *, short_codes: bool = False) -> Any:
+    """A ``pyarrow.Table`` with a row for each line. With ``short_codes`` it takes less, and can't
+    be put together with others: dictionaries of more than 32,767 values would have no codes."""
     arrays = {
-        "time" if name == "time_ns" else name: _array(name, column)
+        "time" if name == "time_ns" else name: _array(name, column, short_codes)
         for name, column in lines.columns.items()
     }
     return pa.table(arrays)
 
 
-def _array(name: str, column: Column) -> Any:
+def _array(name: str, column: Column, short_codes: bool) -> Any:
     if name == "time_ns" and isinstance(column, Ints):
         return pa.array(column.values, _NANOSECONDS)
     if name in MONEY and isinstance(column, Ints):
@@ -57,10 +60,13 @@ def _array(name: str, column: Column) -> Any:
         few = pa.array(column.values, kind)
         if few.null_count:
             return few.take(pa.array(column.codes))
-        return pa.DictionaryArray.from_arrays(pa.array(column.codes), few)
+        is_short = short_codes and len(few) <= np.iinfo(np.int16).max
+        codes = column.codes.astype(np.int16) if is_short else column.codes
+        return pa.DictionaryArray.from_arrays(pa.array(codes), few, safe=False)
     if isinstance(column, Ints):
         missing = None if column.known is None else ~column.known
-        return pa.array(column.values, mask=missing)
+        values = column.values.astype(np.uint32) if name in _SMALL else column.values
+        return pa.array(values, mask=missing)
     return _texts(column)
 
 

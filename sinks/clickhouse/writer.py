@@ -7,7 +7,7 @@ in part, changes nothing. Whoever calls keeps the rows until the call has return
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -24,6 +24,8 @@ from sinks.clickhouse.window_table import window_table
 _SETTINGS = {"max_partitions_per_insert_block": 0}
 """Events may be from any month since 1970: an insert that is refused for that would be for ever."""
 
+ENOUGH = 30_000
+"""Lines, for an insert: to make one table of more parts costs more than one more insert."""
 Column = tuple[str, list[Any]]
 Row = TypeVar("Row")
 
@@ -40,10 +42,9 @@ class ClickHouseWriter:
         self.write_all_lines([lines])
 
     def write_all_lines(self, parts: Sequence[CostLines]) -> None:
-        """In one insert, in Arrow: there are many."""
-        parts = [lines for lines in parts if lines.count]
-        if parts:
-            self._insert_arrow("cost_request_lines", table_of_all(parts))
+        """In one insert, in Arrow: there are many. More than ``ENOUGH`` go in several."""
+        for some in _together(parts):
+            self._insert_arrow("cost_request_lines", table_of_all(some))
 
     def write_windows(self, *parts: WindowRows) -> None:
         """In one insert, in Arrow."""
@@ -94,6 +95,19 @@ class ClickHouseWriter:
         except (ClickHouseError, OSError) as exc:
             self.close()
             raise SinkUnavailable(f"ClickHouse table {table}", rows, str(exc).strip()) from exc
+
+
+def _together(parts: Sequence[CostLines]) -> Iterator[list[CostLines]]:
+    """Parts in their order, in groups of which each but the last has enough lines."""
+    some: list[CostLines] = []
+    for lines in parts:
+        if lines.count:
+            some.append(lines)
+        if sum(each.count for each in some) >= ENOUGH:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _anomaly_columns(anomalies: Sequence[Anomaly]) -> list[Column]:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
 
 from metering.additions import NO_ADDITIONS, Mark
 from metering.ledger import (
@@ -43,7 +44,7 @@ from streams.worker.counts import count_lines
 
 log = logging.getLogger(__name__)
 
-Commit = Callable[[Sequence[Record]], Awaitable[None]]
+Commit = Callable[[Iterable[Record]], Awaitable[None]]
 """All of the records; or none of them, and Lost."""
 Store = Callable[[CostLines], None]
 """Sees to it that the lines are stored before the messages that they come from are acknowledged."""
@@ -125,13 +126,14 @@ class Pricing:
         if decision.replayed == len(messages):
             return
         records = [
-            *lines_records(decision.lines, self.partition, decision.offsets),
             *(refusal_record(r, self.partition) for r in decision.refusals),
             *additions_records(self._mark(), decision.additions, self._ways),
             Record(LEDGERS, b"ledger", to_bytes(self._ledger), [], self.partition),
         ]
         self._store(decision.lines)
-        await self._commit(records)
+        # Lines are much, and are made one by one as they are sent.
+        lines = lines_records(decision.lines, self.partition, decision.offsets)
+        await self._commit(chain(lines, records))
         self._metrics.write_seconds.observe(time.monotonic() - started)
         self._count(decision)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -89,7 +89,7 @@ class Transactions:
             raise SinkUnavailable(f"Kafka topic {topic}", 0, repr(exc)) from exc
 
     async def commit(
-        self, records: Sequence[Record], beside: Awaitable[None] | None = None
+        self, records: Iterable[Record], beside: Awaitable[None] | None = None
     ) -> None:
         """Send the records, while ``beside`` is done; they count once both are.
 
@@ -113,15 +113,15 @@ class Transactions:
             await self.stop()
             raise
 
-    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Record]) -> None:
+    async def _send(self, producer: AIOKafkaProducer, records: Iterable[Record]) -> None:
         try:
             await producer.begin_transaction()
-            placed = await _placed(producer, records)
-            for where in placed:
+            batches = await _batches_of(producer, records)
+            for where in batches:
                 # One by one, as each is first sent to, they would be as many requests.
                 producer._txn_manager.maybe_add_partition_to_txn(where)
             for done in await asyncio.gather(
-                *(_send_to(producer, where, own) for where, own in placed.items()),
+                *(_send_to(producer, where, own) for where, own in batches.items()),
                 return_exceptions=True,
             ):
                 if done is not None:
@@ -136,35 +136,24 @@ class Transactions:
             raise Lost(f"{self._id}: {exc!r}") from exc
 
 
-async def _placed(
-    producer: AIOKafkaProducer, records: Sequence[Record]
-) -> dict[TopicPartition, list[Record]]:
-    """By where each belongs; those of one partition keep their order."""
+async def _batches_of(
+    producer: AIOKafkaProducer, records: Iterable[Record]
+) -> dict[TopicPartition, list[BatchBuilder]]:
+    """By where each record belongs; those of one partition keep their order. Whole batches cost a
+    tenth of the same records handed over one by one."""
     known: dict[str, list[int]] = {}
-    placed: dict[tuple[str, int], list[Record]] = {}
+    found: dict[tuple[str, int], list[BatchBuilder]] = {}
     for r in records:
         partition = r.partition
         if partition is None:
             if r.topic not in known:
                 known[r.topic] = sorted(await producer.partitions_for(r.topic))
             partition = partition_of(r.key or None, known[r.topic], known[r.topic])
-        placed.setdefault((r.topic, partition), []).append(r)
-    return {TopicPartition(*where): own for where, own in placed.items()}
-
-
-async def _send_to(
-    producer: AIOKafkaProducer, where: TopicPartition, records: Sequence[Record]
-) -> None:
-    """In whole batches, which cost a tenth of the same records handed over one by one. Returns when
-    all are acknowledged."""
-    sent: list[asyncio.Future[object]] = []
-    rest = list(reversed(records))
-    while rest:
-        batch = producer.create_batch()
-        while rest and _append(batch, rest[-1]):
-            rest.pop()
-        sent.append(await producer.send_batch(batch, where.topic, partition=where.partition))
-    await asyncio.gather(*sent)
+        batches = found.setdefault((r.topic, partition), [])
+        if not batches or not _append(batches[-1], r):
+            batches.append(producer.create_batch())
+            _append(batches[-1], r)
+    return {TopicPartition(*where): batches for where, batches in found.items()}
 
 
 def _append(batch: BatchBuilder, record: Record) -> bool:
@@ -173,6 +162,17 @@ def _append(batch: BatchBuilder, record: Record) -> bool:
         timestamp=None, key=record.key or None, value=record.value, headers=record.headers
     )
     return appended is not None
+
+
+async def _send_to(
+    producer: AIOKafkaProducer, where: TopicPartition, batches: Sequence[BatchBuilder]
+) -> None:
+    """Returns when all are acknowledged."""
+    sent = [
+        await producer.send_batch(batch, where.topic, partition=where.partition)
+        for batch in batches
+    ]
+    await asyncio.gather(*sent)
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:

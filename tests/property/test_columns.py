@@ -20,8 +20,8 @@ from metering.counting import additions_of, too_late_for
 from metering.division import divide, divide_in_two
 from metering.errors import UnreadableUsage
 from metering.frame import Frame, frame_of, sieve
-from metering.pricing import price_batch
-from metering.pricing_columns import price
+from metering.pricing import gpu_cost_atto, price_batch
+from metering.pricing_columns import gpu_costs_atto, price
 from metering.totals import Keeping, Totals, add
 from metering.usage import UsageBatch
 from metering.usage_columns import (
@@ -186,3 +186,15 @@ def test_a_payer_that_is_written_in_two_ways_is_one(batch_of: MakeBatch) -> None
     frame = frame_of([event_in(text), event_in(text.replace(b'["a",', b'[ "\\u0061" ,'))])
     assert [payer[0] for payer in frame.payers] == ["a"]
     assert frame.of_request("payer").tolist() == [0, 0]
+
+
+@given(st.lists(st.tuples(amounts, st.integers(0, 10**14)), min_size=1))
+def test_many_costs_are_rounded_as_each_by_itself(given_: list[tuple[int, int]]) -> None:
+    gpu_ns, nano_usd = zip(*given_, strict=True)
+    found = gpu_costs_atto(np.array(gpu_ns, np.int64), np.array(nano_usd, np.int64))
+    assert found.tolist() == [gpu_cost_atto(t, p) for t, p in given_]
+
+
+def test_halves_are_rounded_to_even() -> None:
+    ns = np.array([1800, 3 * 1800, 5 * 1800, 1801, 1799])
+    assert gpu_costs_atto(ns, np.array([1])).tolist() == [0, 2, 2, 1, 0]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+from metering.columns import Coded
 from metering.lines import CostLines
 from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
@@ -30,12 +33,23 @@ def test_the_rows_are_those_of_each_whatever_columns_they_have(batch_of: MakeBat
         lines_of(batch_of(3, requests=[{"tenant": "acme", "retry_of": "r-1"}])),
     ]
     together = table_of_all(parts)
-    apart = [row for lines in parts for row in table_of(lines).to_pylist()]
-    assert together.to_pylist() == apart
+    for short in (False, True):
+        apart = [row for x in parts for row in table_of(x, short_codes=short).to_pylist()]
+        assert together.to_pylist() == apart
     tenant = together["tenant"]
     assert len({chunk.dictionary.to_pylist().__str__() for chunk in tenant.chunks}) == 1
 
 
 def test_one_part_is_its_own_table(batch_of: MakeBatch) -> None:
     lines = lines_of(batch_of(0))
-    assert table_of_all([lines]).equals(table_of(lines))
+    assert table_of_all([lines]).equals(table_of(lines, short_codes=True))
+
+
+def test_a_dictionary_of_many_values_keeps_its_codes(batch_of: MakeBatch) -> None:
+    """One more than there are short codes for."""
+    few = lines_of(batch_of(0, requests=[{"tenant": "a"}]))
+    many = few.take(np.zeros(2**15, np.intp))
+    names = [f"tenant {n}" for n in range(2**15)]
+    columns = {**many.columns, "tenant": Coded(names, np.arange(2**15, dtype=np.int32))}
+    table = table_of_all([CostLines(2**15, columns)])
+    assert table["tenant"].to_pylist() == names

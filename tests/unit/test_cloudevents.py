@@ -103,7 +103,7 @@ def test_priced_lines_are_keyed_by_their_tenant_and_read_back_exactly(
 ) -> None:
     batch = batch_of(7, gpu_ns=10**9 + 1, requests=[{"tenant": "größer"}, {}, {}])
     lines = price_batch(batch, BOOK)
-    records = lines_records(CostLines.of(lines), 3, (5, 6))
+    records = list(lines_records(CostLines.of(lines), 3, (5, 6)))
     assert [r.key for r in records] == ["größer".encode(), b"acme"]
     assert [dict(r.headers)["ce_id"] for r in records] == [b"3@5-6/0", b"3@5-6/1"]
     assert [line for r in records for line in lines_in(r.value)] == lines
@@ -193,7 +193,7 @@ def test_tenants_lines_come_in_three_kinds_of_columns_and_read_back(
         for n in range(700)
     ]
     lines = [line for batch in batches for line in price_batch(batch, BOOK)]
-    records = lines_records(CostLines.of(lines), 0, (0, 699))
+    records = list(lines_records(CostLines.of(lines), 0, (0, 699)))
     documents = [json.loads(r.value) for r in records]
     assert [(d["tenant"], d["lines"]) for d in documents] == [
         ("a", 500), ("a", 500), ("a", 400), ("b", 500), ("b", 200),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from pathlib import Path
 
@@ -47,7 +47,8 @@ class Sinks:
         self.journal.append("lines")
         self.lines += lines
 
-    async def commit(self, records: Sequence[Record]) -> None:
+    async def commit(self, made: Iterable[Record]) -> None:
+        records = list(made)
         self.journal.append("commit")
         if self.refuse.get("commit", 0) > 0:
             self.refuse["commit"] -= 1
