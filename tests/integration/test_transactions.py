@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from metering.errors import MeteringError
+from metering.errors import MeteringError, SinkUnavailable
 from streams.partitioner import partition_of
 from streams.publisher import PRODUCER, Record
 from streams.stack.config import StackConfig
@@ -114,3 +114,22 @@ async def test_nothing_counts_where_what_is_done_beside_it_fails(stack: Stack) -
     finally:
         await again.stop()
     assert await committed(stack, COST_REQUESTS, key) == [b"once"]
+
+
+async def test_an_owner_does_not_begin_behind_a_transaction_that_does_not_end(
+    stack: Stack,
+) -> None:
+    """One of somebody else's here, which it can't end; its own it ends by beginning anew."""
+    other = AIOKafkaProducer(**stack.settings.kafka_client(), transactional_id="somebody else")
+    await other.start()
+    try:
+        await other.begin_transaction()
+        await other.send_and_wait(STATE.topic, value=None, key=b"-", partition=STATE.partition)
+        own = owner(stack, "behind")
+        with pytest.raises(SinkUnavailable, match="does not end"):
+            await own.start()
+        await other.abort_transaction()
+        await own.start()
+        await own.stop()
+    finally:
+        await other.stop()
