@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain
-from typing import NamedTuple
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic_core import to_json
@@ -95,15 +95,10 @@ def values_of(rows: WindowRows) -> Iterator[bytes]:
         [_head(told.key, told.final, told.counted_to, cohort) for cohort in told.cohorts]
         for told in rows.told
     )
-    columns = rows.columns
-    counts = [column.tolist() for column in columns.counts.values()]
-    money = [part.tolist() for m in columns.money.values() for part in (m.dollars, m.atto)]
-    numbers = zip(*counts, *money, strict=True)
-    every = [True] * len(rows)
-    masks = [m.known for m in columns.money.values()]
-    known = zip(*(every if mask is None else mask.tolist() for mask in masks), strict=True)
-    for head, row, are_known in zip(heads, numbers, known, strict=True):
-        yield (head + _form(are_known) % row).encode()
+    form, numbers = _form(rows.columns)
+    told = zip(*numbers, strict=True) if numbers else repeat((), len(rows))
+    for head, row in zip(heads, told, strict=True):
+        yield (head + form % row).encode()
 
 
 def _head(key: WindowKey, final: bool, counted_to: int, cohort: Cohort) -> str:
@@ -119,18 +114,30 @@ def _cohort_json(cohort: Cohort) -> str:
     return to_json({"tenant": tenant, "model": model, "region": region})[1:-1].decode()
 
 
-@lru_cache
-def _form(known: tuple[bool, ...]) -> str:
-    """For the numbers of a row; ``known`` says which amounts there are."""
-    names = (*COSTS, *WindowRow.model_computed_fields)
-    return (
-        ",".join(f'"{name}":%d' for name in COUNTS)
-        + "".join(
-            f',"{name}":"%d.%018d"' if is_known else f',"{name}":null%.0s%.0s'
-            for name, is_known in zip(names, known, strict=True)
+def _form(columns: WindowColumns) -> tuple[str, list[list[Any]]]:
+    """The end of all rows, and what differs from row to row in it: many columns are 0 in all."""
+    differs: list[list[Any]] = []
+
+    def part(values: Whole, pattern: str) -> str:
+        if (values == values[0]).all():
+            same: str = pattern % values[0]
+            return same
+        differs.append(values.tolist())
+        return pattern
+
+    def money(amounts: Amounts) -> str:
+        known = amounts.known
+        if known is None or known.all():
+            return f'"{part(amounts.dollars, "%d")}.{part(amounts.atto, "%018d")}"'
+        pairs = zip(amounts.dollars.tolist(), amounts.atto.tolist(), known.tolist(), strict=True)
+        differs.append(
+            [f'"{usd}.{atto:018d}"' if is_known else "null" for usd, atto, is_known in pairs]
         )
-        + "}"
-    )
+        return "%s"
+
+    texts = [f'"{name}":{part(values, "%d")}' for name, values in columns.counts.items()]
+    texts += [f'"{name}":{money(amounts)}' for name, amounts in columns.money.items()]
+    return ",".join(texts) + "}", differs
 
 
 def _told(row: WindowRow) -> Told:

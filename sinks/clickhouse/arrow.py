@@ -18,12 +18,17 @@ COST = pa.decimal128(38, 18)
 _PRICE = pa.decimal128(27, 9)
 _SMALL = ("position", "speedup", "rows", "batch_size")
 """Below 2^32 by the laws of usage."""
+DEFAULTS = {
+    "cached_input_tokens": 0, "reasoning_tokens": 0, "padding_gpu_ns": 0,
+    "queue_ns": None, "prefill_gpu_ns": None, "decode_gpu_ns": None, "retry_of": None,
+}  # fmt: skip
+"""What ``cost_request_lines`` has where nothing is said."""
 
 
 def table_of_all(parts: Sequence[CostLines]) -> Any:
     """A ``pyarrow.Table`` with a row for each line of each of the parts; there is at least one."""
     if len(parts) == 1:
-        return table_of(parts[0], short_codes=True)
+        return table_of(parts[0], short=True)
     tables = [table_of(lines) for lines in parts]
     for name in tables[0].column_names:
         if len({table.schema.field(name).type for table in tables}) > 1:
@@ -40,17 +45,29 @@ def _spelled_out(table: Any, name: str) -> Any:
     return table.set_column(table.column_names.index(name), name, column.cast(value_type))
 
 
-def table_of(lines: CostLines, *, short_codes: bool = False) -> Any:
-    """A ``pyarrow.Table`` with a row for each line. With ``short_codes`` it takes less, and can't
-    be put together with others: dictionaries of more than 32,767 values would have no codes."""
+def table_of(lines: CostLines, *, short: bool = False) -> Any:
+    """A ``pyarrow.Table`` with a row for each line. A ``short`` one can't be put together with
+    others: codes of dictionaries have 16 bits where there are few values, and columns that say the
+    same as the table's defaults are left out."""
     arrays = {
-        "time" if name == "time_ns" else name: _array(name, column, short_codes)
+        "time" if name == "time_ns" else name: _array(name, column, short)
         for name, column in lines.columns.items()
+        if not (short and name in DEFAULTS and _is_all(column, DEFAULTS[name]))
     }
     return pa.table(arrays)
 
 
-def _array(name: str, column: Column, short_codes: bool) -> Any:
+def _is_all(column: Column, value: int | None) -> bool:
+    if isinstance(column, Coded):
+        return column.values == [value]
+    if not isinstance(column, Ints):
+        return False
+    if value is None:
+        return column.known is not None and not column.known.any()
+    return column.known is None and not column.values.any()
+
+
+def _array(name: str, column: Column, short: bool) -> Any:
     if name == "time_ns" and isinstance(column, Ints):
         return pa.array(column.values, _NANOSECONDS)
     if name in MONEY and isinstance(column, Ints):
@@ -60,7 +77,7 @@ def _array(name: str, column: Column, short_codes: bool) -> Any:
         few = pa.array(column.values, kind)
         if few.null_count:
             return few.take(pa.array(column.codes))
-        is_short = short_codes and len(few) <= np.iinfo(np.int16).max
+        is_short = short and len(few) <= np.iinfo(np.int16).max
         codes = column.codes.astype(np.int16) if is_short else column.codes
         return pa.DictionaryArray.from_arrays(pa.array(codes), few, safe=False)
     if isinstance(column, Ints):

@@ -11,7 +11,7 @@ from metering.lines import CostLines
 from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
-from sinks.clickhouse.arrow import table_of, table_of_all
+from sinks.clickhouse.arrow import DEFAULTS, table_of, table_of_all
 
 BOOK = parse_price_book(
     '[[gpu_hour]]\nid = "p"\naccelerator = "cpu"\nregion = "*"\n'
@@ -33,16 +33,28 @@ def test_the_rows_are_those_of_each_whatever_columns_they_have(batch_of: MakeBat
         lines_of(batch_of(3, requests=[{"tenant": "acme", "retry_of": "r-1"}])),
     ]
     together = table_of_all(parts)
-    for short in (False, True):
-        apart = [row for x in parts for row in table_of(x, short_codes=short).to_pylist()]
-        assert together.to_pylist() == apart
+    assert together.to_pylist() == [row for x in parts for row in table_of(x).to_pylist()]
     tenant = together["tenant"]
     assert len({chunk.dictionary.to_pylist().__str__() for chunk in tenant.chunks}) == 1
 
 
+def test_a_short_table_leaves_out_what_is_said_by_default(batch_of: MakeBatch) -> None:
+    for more in (
+        [{}],
+        [{"queue_ns": 0}],
+        [{}, {"queue_ns": 7}],
+        [{"input_tokens": 9, "cached_input_tokens": 9}, {}],
+        [{"retry_of": "r"}, {}],
+    ):
+        lines = lines_of(batch_of(0, requests=more))
+        short, whole = (table_of(lines, short=is_short).to_pylist() for is_short in (True, False))
+        assert [DEFAULTS | row for row in short] == whole
+        assert len(short[0]) < len(whole[0])
+
+
 def test_one_part_is_its_own_table(batch_of: MakeBatch) -> None:
     lines = lines_of(batch_of(0))
-    assert table_of_all([lines]).equals(table_of(lines, short_codes=True))
+    assert table_of_all([lines]).equals(table_of(lines, short=True))
 
 
 def test_a_dictionary_of_many_values_keeps_its_codes(batch_of: MakeBatch) -> None:
