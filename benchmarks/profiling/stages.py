@@ -4,6 +4,7 @@ of it has taken. One at a time, as the worker's take is."""
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from metering.errors import MeteringError
 Sites = Mapping[str, tuple[str, ...]]
 """By stage: ``module:name`` or ``module:Class.name``, where the function is looked up when it is
 called."""
+_END = object()
 
 
 class Stopwatches:
@@ -36,21 +38,38 @@ class Stopwatches:
             yield
 
     def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        own_ns, inside = self.own_ns, self._inside
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def timed_each(*args: Any, **kwargs: Any) -> Iterator[Any]:
+                made = function(*args, **kwargs)
+                while True:
+                    with self._watch(stage):
+                        item = next(made, _END)
+                    if item is _END:
+                        return
+                    yield item
+
+            return timed_each
 
         @functools.wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
-            inside.append(0)
-            begun_ns = time.perf_counter_ns()
-            try:
+            with self._watch(stage):
                 return function(*args, **kwargs)
-            finally:
-                took_ns = time.perf_counter_ns() - begun_ns
-                own_ns[stage] += took_ns - inside.pop()
-                if inside:
-                    inside[-1] += took_ns
 
         return timed
+
+    @contextmanager
+    def _watch(self, stage: str) -> Iterator[None]:
+        self._inside.append(0)
+        begun_ns = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            took_ns = time.perf_counter_ns() - begun_ns
+            self.own_ns[stage] += took_ns - self._inside.pop()
+            if self._inside:
+                self._inside[-1] += took_ns
 
 
 def _found(site: str) -> tuple[Any, str]:
