@@ -7,13 +7,12 @@ totals of some cohorts adds them up (``metering.totals``). Between the two lies 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
 
 from metering.columns import Whole, whole
 from metering.errors import MeteringError
@@ -80,8 +79,28 @@ def way_of(cohort: Cohort, ways: int) -> int:
     return zlib.crc32("\0".join(cohort).encode()) % ways
 
 
+class _Sent(msgspec.Struct):
+    """As it is sent; what comes from another version has another ``format``."""
+
+    format: int
+    partition: int
+    partitions: int
+    sequence: int
+    counted_to: int
+    watermark_ns: int
+    closing_ns: int
+    cohorts: list[Cohort]
+    start_s: list[int]
+    level: list[int]
+    values: list[list[int]]
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Sent).decode
+
+
 def encode(mark: Mark, additions: Additions) -> bytes:
-    return to_json({
+    return _encode({
         "format": FORMAT,
         "partition": mark.partition,
         "partitions": mark.partitions,
@@ -102,20 +121,23 @@ def decode(value: bytes) -> tuple[Mark, Additions]:
     Raises:
         MeteringError: it was made by another version.
     """
-    document: Mapping[str, Any] = from_json(value)
-    if document["format"] != FORMAT:
-        raise MeteringError(f"additions of format {document['format']!r}, not {FORMAT}")
+    try:
+        sent = _decode(value)
+    except msgspec.MsgspecError as exc:
+        raise MeteringError(f"additions that this version does not read: {exc}") from exc
+    if sent.format != FORMAT:
+        raise MeteringError(f"additions of format {sent.format!r}, not {FORMAT}")
     mark = Mark(
-        document["partition"],
-        document["partitions"],
-        document["sequence"],
-        document["counted_to"],
-        document["watermark_ns"],
-        document["closing_ns"],
+        sent.partition,
+        sent.partitions,
+        sent.sequence,
+        sent.counted_to,
+        sent.watermark_ns,
+        sent.closing_ns,
     )
     return mark, Additions(
-        [(c[0], c[1], c[2]) for c in document["cohorts"]],
-        np.array(document["start_s"], np.int64),
-        np.array(document["level"], np.int64),
-        [whole(v) for v in document["values"]],
+        sent.cohorts,
+        np.array(sent.start_s, np.int64),
+        np.array(sent.level, np.int64),
+        [whole(v) for v in sent.values],
     )

@@ -152,7 +152,7 @@ class _CommittedOnly(driver.AIOKafkaConsumerThread):
 
 def _message(record: Any) -> Message:
     """A broker before 0.10 gives no stamp, and Kafka has null values, in headers too."""
-    stamp_ms, headers = record.timestamp, tuple(record.headers)
+    stamp_ms, headers = record.timestamp, record.headers
     if None in map(_value, headers):
         headers = tuple([(name, value or b"") for name, value in headers])
     stamp_ns = time.time_ns() if stamp_ms is None else stamp_ms * 10**6

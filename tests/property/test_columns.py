@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.additions import Mark, decode, encode
+from metering.additions import NO_ADDITIONS, TALLY, Additions, Mark, decode, encode
 from metering.apportion import largest_remainder
 from metering.columns import Coded
 from metering.counting import additions_of, too_late_for
 from metering.division import divide, divide_in_two
-from metering.errors import UnreadableUsage
+from metering.errors import MeteringError, UnreadableUsage
 from metering.frame import Frame, frame_of, sieve
 from metering.pricing import gpu_cost_atto, price_batch
 from metering.pricing_columns import gpu_costs_atto, price
@@ -198,3 +198,27 @@ def test_many_costs_are_rounded_as_each_by_itself(given_: list[tuple[int, int]])
 def test_halves_are_rounded_to_even() -> None:
     ns = np.array([1800, 3 * 1800, 5 * 1800, 1801, 1799])
     assert gpu_costs_atto(ns, np.array([1])).tolist() == [0, 2, 2, 1, 0]
+
+
+@given(st.lists(st.integers(-(2**80), 2**80), min_size=1))
+def test_additions_of_any_size_come_through(values: list[int]) -> None:
+    count = len(values)
+    zeros = np.zeros(count, np.int64)
+    sums = [np.array(values, object)] + [zeros] * (len(TALLY) - 1)
+    sent = Additions([("a", "ü", "")] * count, zeros, zeros, sums)
+    mark, found = decode(encode(Mark(1, 2, -1, 4, 5, 6), sent))
+    assert mark == Mark(1, 2, -1, 4, 5, 6)
+    assert found.cohorts == sent.cohorts
+    assert [v.tolist() for v in found.values] == [v.tolist() for v in sums]
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b'{"format":2}', b"\xff"])
+def test_additions_of_another_version_are_named(value: bytes) -> None:
+    with pytest.raises(MeteringError, match="additions that this version does not read"):
+        decode(value)
+
+
+def test_additions_of_another_format_are_named() -> None:
+    sent = encode(Mark(0, 1, 1, 0, 0, 0), NO_ADDITIONS)
+    with pytest.raises(MeteringError, match="additions of format 9, not 1"):
+        decode(sent.replace(b'"format":1', b'"format":9'))
