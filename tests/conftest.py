@@ -6,8 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from metering.usage import RequestUsage, UsageBatch
+
+# How long an example takes says more of the machine, and of what else it does, than of the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 NS = 10**9
 NOON_NS = 1_780_000_000 * NS
