@@ -22,13 +22,13 @@ Headers = list[tuple[str, bytes]]
 
 def encode_headers(event_type: str, source: str, event_id: str, time_ns: int | None) -> Headers:
     """The headers of one event; ``(source, id)`` is its identity. ``time_ns`` is epoch ns."""
-    before, behind = _around_id(event_type, source, time_ns)
+    before, behind = around_id(event_type, source, time_ns)
     return [*before, ("ce_id", event_id.encode()), *behind]
 
 
 @lru_cache(1024)
-def _around_id(event_type: str, source: str, time_ns: int | None) -> tuple[Headers, Headers]:
-    """Many events of one time have them."""
+def around_id(event_type: str, source: str, time_ns: int | None) -> tuple[Headers, Headers]:
+    """The headers before ``ce_id`` and behind it: many events of one time have the same."""
     time = [] if time_ns is None else [("ce_time", rfc3339(time_ns).encode())]
     return [
         ("ce_specversion", SPEC_VERSION.encode()),

@@ -67,9 +67,9 @@ class Texts:
     def take(self, rows: NDArray[Any]) -> Texts:
         return Texts(np.array(self.values, object)[rows].tolist())
 
-    def json(self, start: int, stop: int) -> bytes:
-        """The list of the rows from one to before another."""
-        return _json(self.values[start:stop])
+    def json(self, start: int, stop: int) -> tuple[bytes]:
+        """The list of the rows from one to before another, in pieces."""
+        return (_json(self.values[start:stop]),)
 
     def utf8(self) -> None:
         """They are objects already."""
@@ -81,7 +81,7 @@ class Distinct(Protocol):
 
     def tolist(self) -> list[Any]: ...
     def take(self, rows: NDArray[Any]) -> Distinct: ...
-    def json(self, start: int, stop: int) -> bytes: ...
+    def json(self, start: int, stop: int) -> Sequence[bytes | memoryview]: ...
     def utf8(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None: ...
 
 

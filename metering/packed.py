@@ -23,16 +23,16 @@ class Packed:
     has_escapes: bool
 
     def tolist(self) -> list[Any]:
-        return _texts(self.json(0, len(self.offsets) - 1))
+        return _texts(b"".join(self.json(0, len(self.offsets) - 1)))
 
     def take(self, rows: NDArray[Any]) -> Packed:
         data, offsets = gathered(self.data, self.offsets, rows.astype(np.int64, copy=False))
         return Packed(data, offsets, self.has_escapes)
 
-    def json(self, start: int, stop: int) -> bytes:
-        """The list of the rows from one to before another."""
-        first, end = self.offsets[[start, stop]].tolist()
-        return b"[%b]" % self.data[first : max(first, end - 1)].tobytes()
+    def json(self, start: int, stop: int) -> tuple[bytes, memoryview, bytes]:
+        """The list of the rows from one to before another, in pieces."""
+        first, end = int(self.offsets[start]), int(self.offsets[stop])
+        return b"[", self.data[first : max(first, end - 1)].data, b"]"
 
     def utf8(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
         """The texts themselves and where each begins; ``None``: some have escapes."""

@@ -33,8 +33,9 @@ _NAMES = tuple(n for n in CostLine.model_fields if n != "tenant" and n not in _R
 _json = msgspec.json.Encoder().encode
 _numbers = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
 """Of an array, without an object for each number: a third of the time."""
-Cut: TypeAlias = Callable[[int, int], bytes]
-"""A column's JSON for the lines from one to before another."""
+Piece: TypeAlias = bytes | memoryview
+Cut: TypeAlias = Callable[[int, int], Sequence[Piece]]
+"""A column's JSON, in pieces, for the lines from one to before another."""
 
 
 class Dictionary(BaseModel):
@@ -95,17 +96,19 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
                 led = column.codes[of_leader].tolist()
                 followers[name] = _texts(name, [column.values[n] for n in led])
             else:
-                cuts[name.encode()] = _few(name, column.take(order))
+                cuts[b',"%b":' % name.encode()] = _few(name, column.take(order))
         else:
-            cuts[name.encode()] = _each(name, column.take(order))
+            cuts[b',"%b":' % name.encode()] = _each(name, column.take(order))
     led_cut = None if constant(leader) else _led(leader.take(order), followers)
     for tenant, first, end in places:
         for start in range(first, end, MAX_LINES):
             stop = min(end, start + MAX_LINES)
-            parts = [b'{"tenant":%b,"lines":%d' % (_json(tenant), stop - start), *same]
-            parts += [b',"%b":%b' % (name, cut(start, stop)) for name, cut in cuts.items()]
+            parts: list[Piece] = [b'{"tenant":%b,"lines":%d' % (_json(tenant), stop - start), *same]
+            for before, cut in cuts.items():
+                parts.append(before)
+                parts += cut(start, stop)
             if led_cut is not None:
-                parts.append(led_cut(start, stop))
+                parts += led_cut(start, stop)
             parts.append(b"}")
             yield tenant, b"".join(parts)
 
@@ -120,6 +123,7 @@ def _first_rows(leader: Coded) -> NDArray[np.intp]:
 def _led(leader: Coded, followers: Mapping[str, Sequence[Any]]) -> Cut:
     """The leader's column, and those that follow it: most messages are of the same few servers."""
     known: dict[bytes, tuple[bytes, bytes]] = {}
+    start_of = b',"%b":{"values":' % _LEADER.encode()
 
     def columns_of(used: list[int]) -> tuple[bytes, bytes]:
         columns: dict[str, Any] = {}
@@ -130,14 +134,13 @@ def _led(leader: Coded, followers: Mapping[str, Sequence[Any]]) -> Cut:
         rest = _json(columns)[1:-1]
         return _json([leader.values[n] for n in used]), b"," + rest if rest else b""
 
-    def cut(start: int, stop: int) -> bytes:
+    def cut(start: int, stop: int) -> Sequence[Piece]:
         used, own = used_codes(leader.codes[start:stop], len(leader.values))
         key = used.tobytes()
         if key not in known:
             known[key] = columns_of(used.tolist())
         values, rest = known[key]
-        codes = _numbers(own)
-        return b',"%b":{"values":%b,"codes":%b}%b' % (_LEADER.encode(), values, codes, rest)
+        return start_of, values, b',"codes":', _numbers(own), b"}", rest
 
     return cut
 
@@ -146,12 +149,12 @@ def _few(name: str, column: Coded) -> Cut:
     """With the values alone that are used: the others are other tenants'."""
     texts = _texts(name, column.values)
 
-    def cut(start: int, stop: int) -> bytes:
+    def cut(start: int, stop: int) -> Sequence[Piece]:
         used, own = used_codes(column.codes[start:stop], len(texts))
         if len(used) == 1:
-            return _json(texts[used[0]])
+            return (_json(texts[used[0]]),)
         values = _json([texts[n] for n in used.tolist()])
-        return b'{"values":%b,"codes":%b}' % (values, _numbers(own))
+        return b'{"values":', values, b',"codes":', _numbers(own), b"}"
 
     return cut
 
@@ -160,14 +163,14 @@ def _each(name: str, column: Column) -> Cut:
     if name in MONEY and isinstance(column, Ints):
         rows = dollar_rows(column)
         if rows is not None:
-            return lambda start, stop: b"[%b]" % rows[start:stop].tobytes()[:-1]
+            return lambda start, stop: (b"[", rows[start:stop].reshape(-1)[:-1].data, b"]")
     elif isinstance(column, Ints) and column.known is None and column.values.dtype != object:
         numbers = np.ascontiguousarray(column.values)
-        return lambda start, stop: _numbers(numbers[start:stop])
+        return lambda start, stop: (_numbers(numbers[start:stop]),)
     elif not isinstance(column, Ints | Coded):
         return column.json
     values = _values(name, column)
-    return lambda start, stop: _json(values[start:stop])
+    return lambda start, stop: (_json(values[start:stop]),)
 
 
 def lines_in(value: bytes) -> list[CostLine]:

@@ -91,21 +91,19 @@ def values_of(rows: WindowRows) -> Iterator[bytes]:
     """A ``WindowRow`` in JSON for each; dollars with all of their 18 decimals."""
     if not rows:
         return
-    heads = chain.from_iterable(
-        [_head(told.key, told.final, told.counted_to, cohort) for cohort in told.cohorts]
-        for told in rows.told
-    )
+    heads = chain.from_iterable(map(_heads, rows.told))
     form, numbers = _form(rows.columns)
     told = zip(*numbers, strict=True) if numbers else repeat((), len(rows))
     for head, row in zip(heads, told, strict=True):
         yield (head + form % row).encode()
 
 
-def _head(key: WindowKey, final: bool, counted_to: int, cohort: Cohort) -> str:
-    return (
-        f'{{"window_start_ms":{key.start_s * 1000},"window_seconds":{key.seconds},'
-        f'{_cohort_json(cohort)},"final":{"true" if final else "false"},"counted_to":{counted_to},'
-    )
+def _heads(told: Told) -> list[str]:
+    key = told.key
+    before = f'{{"window_start_ms":{key.start_s * 1000},"window_seconds":{key.seconds},'
+    final = "true" if told.final else "false"
+    behind = f',"final":{final},"counted_to":{told.counted_to},'
+    return [before + _cohort_json(cohort) + behind for cohort in told.cohorts]
 
 
 @lru_cache(16_384)

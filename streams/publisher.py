@@ -20,6 +20,7 @@ from metering.cloudevents import (
     USAGE_RECONCILIATION_TYPE,
     USAGE_REFUSED_TYPE,
     Headers,
+    around_id,
     encode_headers,
 )
 from metering.costs import Anomaly
@@ -98,13 +99,12 @@ def window_key(key: WindowKey, cohort: Cohort) -> str:
 def window_records(rows: WindowRows) -> Iterator[Record]:
     values = values_of(rows)
     for told in rows.told:
-        version = f"@{told.counted_to}{'' if told.final else '~'}"
+        version = f"@{told.counted_to}{'' if told.final else '~'}".encode()
+        before, behind = around_id(COST_WINDOW_TYPE, EVENT_SOURCE, told.key.end_ns)
         for cohort in told.cohorts:
-            name = window_key(told.key, cohort)
-            headers = encode_headers(
-                COST_WINDOW_TYPE, EVENT_SOURCE, name + version, told.key.end_ns
-            )
-            yield Record(COST_WINDOWS, name.encode(), next(values), headers)
+            key = window_key(told.key, cohort).encode()
+            headers = [*before, ("ce_id", key + version), *behind]
+            yield Record(COST_WINDOWS, key, next(values), headers)
 
 
 def anomaly_record(anomaly: Anomaly) -> Record:

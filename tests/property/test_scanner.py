@@ -247,7 +247,7 @@ def test_packed_texts_are_texts(texts: list[str], data: st.DataObject) -> None:
     for column in (packed, packed.take(np.arange(len(texts)))):
         assert column.tolist() == texts
         assert_alike(column.take(np.array(rows, np.intp)), Texts([texts[n] for n in rows]))
-        assert json.loads(column.json(start, stop)) == texts[start:stop]
+        assert json.loads(b"".join(column.json(start, stop))) == texts[start:stop]
     found = packed.utf8()
     if found is not None:
         data_, ends = found[0].tobytes(), found[1].tolist()
