@@ -18,6 +18,7 @@ from streams.settings import Settings
 from streams.targets import clickhouse_target
 from streams.worker.app import make_app
 from streams.worker.garbage import settle
+from streams.worker.memory import keep_memory
 from streams.worker.patience import is_kafkas, reach_kafka, until_there
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def main() -> None:
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if not IS_COMPILED:
         log.warning("usage is read without the compiled reader, at half the speed: see the README")
+    keep_memory()
     read_odd_records()
     settings = Settings.from_env()
     registry = CollectorRegistry()
