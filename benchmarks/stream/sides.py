@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
 
 from benchmarks.stream.given import Given
 from benchmarks.stream.progress import HowFar
+from metering.errors import MeteringError
 from sinks.clickhouse.connection import connect
 from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
@@ -28,6 +30,7 @@ from streams.worker.app import APP_ID
 
 BARE, WORKER, FAUST, QUIX = "bare", "worker", "faust", "quix"
 SIDES = (BARE, WORKER, FAUST, QUIX)
+ATTEMPTS = 20
 QUIX_PYTHON = REPO / ".venv-bench" / "bin" / "python"
 _MODULES = {
     BARE: (sys.executable, "benchmarks.stream.bare"),
@@ -121,9 +124,21 @@ async def forget_workers(settings: Settings, partitions: int = 1) -> None:
         ]
         consumer.assign(tps)
         with quiet_aiokafka():
-            await consumer.commit(dict.fromkeys(tps, 0))
+            await _set_back(consumer, tps)
     finally:
         await consumer.stop()
+
+
+async def _set_back(consumer: AIOKafkaConsumer, tps: Sequence[TopicPartition]) -> None:
+    """A worker of the run before may not have left its group yet: Kafka misses it after 6 s."""
+    for _ in range(ATTEMPTS):
+        try:
+            await consumer.commit(dict.fromkeys(tps, 0))
+        except CommitFailedError:
+            await asyncio.sleep(1.0)
+        else:
+            return
+    raise MeteringError(f"the group {APP_ID} is not empty after {ATTEMPTS} s: is a worker left?")
 
 
 async def make_anew(settings: Settings, names: set[str], partitions: int = 1) -> tuple[Topic, ...]:
