@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -79,40 +80,33 @@ def way_of(cohort: Cohort, ways: int) -> int:
     return zlib.crc32("\0".join(cohort).encode()) % ways
 
 
-class _Sent(msgspec.Struct):
-    """As it is sent; what comes from another version has another ``format``."""
-
-    format: int
-    partition: int
-    partitions: int
-    sequence: int
-    counted_to: int
-    watermark_ns: int
-    closing_ns: int
-    cohorts: list[Cohort]
-    start_s: list[int]
-    level: list[int]
-    values: list[list[int]]
-
-
+_MARK = tuple(f.name for f in fields(Mark))
+_Sent: Any = msgspec.defstruct(  # What comes from another version has another ``format``.
+    "_Sent",
+    [
+        ("format", int),
+        *((name, int) for name in _MARK),
+        ("cohorts", list[Cohort]),
+        ("start_s", list[int]),
+        ("level", list[int]),
+        ("values", list[list[int]]),
+    ],
+)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Sent).decode
 
 
 def encode(mark: Mark, additions: Additions) -> bytes:
-    return _encode({
-        "format": FORMAT,
-        "partition": mark.partition,
-        "partitions": mark.partitions,
-        "sequence": mark.sequence,
-        "counted_to": mark.counted_to,
-        "watermark_ns": mark.watermark_ns,
-        "closing_ns": mark.closing_ns,
-        "cohorts": additions.cohorts,
-        "start_s": additions.start_s.tolist(),
-        "level": additions.level.tolist(),
-        "values": [v.tolist() for v in additions.values],
-    })  # fmt: skip
+    return _encode(
+        _Sent(
+            FORMAT,
+            *astuple(mark),
+            additions.cohorts,
+            additions.start_s.tolist(),
+            additions.level.tolist(),
+            [v.tolist() for v in additions.values],
+        )
+    )
 
 
 def decode(value: bytes) -> tuple[Mark, Additions]:
@@ -127,14 +121,7 @@ def decode(value: bytes) -> tuple[Mark, Additions]:
         raise MeteringError(f"additions that this version does not read: {exc}") from exc
     if sent.format != FORMAT:
         raise MeteringError(f"additions of format {sent.format!r}, not {FORMAT}")
-    mark = Mark(
-        sent.partition,
-        sent.partitions,
-        sent.sequence,
-        sent.counted_to,
-        sent.watermark_ns,
-        sent.closing_ns,
-    )
+    mark = Mark(*(getattr(sent, name) for name in _MARK))
     return mark, Additions(
         sent.cohorts,
         np.array(sent.start_s, np.int64),

@@ -28,7 +28,7 @@ _HEAD_INTS = (
     "sequence", "speedup", "batch_size", "wall_ns", "gpu_ns", "stalled_ns", "start_monotonic_ns",
     "end_epoch_ns",
 )  # fmt: skip
-NAMES = (
+_NAMES = (
     "source", "boot_id", "model", "model_version", "instance", "accelerator", "region",
     "deployment", "apportionment_rule",
 )  # fmt: skip
@@ -38,7 +38,7 @@ _INTS = (
     "input_gpu_ns", "padding_gpu_ns",
 )  # fmt: skip
 _KNOWN = ("queue_ns", "prefill_gpu_ns", "decode_gpu_ns")
-CHOICES = {
+_CHOICES = {
     "operation": frozenset(get_args(Operation)), "status": frozenset(get_args(Outcome)),
     "identity_source": frozenset(get_args(IdentitySource)),
     "timing_source": frozenset(get_args(TimingSource)),
@@ -66,6 +66,19 @@ class Frame:
     counts: NDArray[np.intp]
     batch: NDArray[np.intp]
 
+    @classmethod
+    def of(
+        cls,
+        batches: Mapping[str, Coded | Ints],
+        requests: Mapping[str, Coded | Ints],
+        request_ids: Distinct,
+        payers: Sequence[tuple[Any, ...]],
+        counts: NDArray[np.intp],
+    ) -> Frame:
+        starts = np.cumsum(counts) - counts
+        batch = np.repeat(np.arange(len(counts)), counts)
+        return cls(batches, requests, request_ids, payers, starts, counts, batch)
+
     def of_batch(self, name: str) -> NDArray[Any]:
         column = self.batches[name]
         return column.values if isinstance(column, Ints) else column.codes
@@ -79,15 +92,12 @@ class Frame:
         kept = np.zeros(len(self.counts), np.bool_)
         kept[events] = True
         rows = np.flatnonzero(kept[self.batch])
-        counts = self.counts[events]
-        return Frame(
+        return Frame.of(
             {name: column.take(events) for name, column in self.batches.items()},
             {name: column.take(rows) for name, column in self.requests.items()},
             self.request_ids.take(rows),
             self.payers,
-            np.cumsum(counts) - counts,
-            counts,
-            np.repeat(np.arange(len(events)), counts),
+            self.counts[events],
         )
 
 
@@ -132,11 +142,10 @@ def _read(events: Sequence[Event]) -> Frame:
     }
     for name in _HEAD_KNOWN:
         batches[name] = _known(heads[name])
-    for name in NAMES:
+    for name in _NAMES:
         batches[name] = coded(heads[name])
-        _plain(batches[name].values)
-    batches["device"] = coded(heads["device"])
-    batches["timing_source"] = _choice("timing_source", heads["timing_source"])
+    for name in ("device", "timing_source"):
+        batches[name] = coded(heads[name])
     batches["executed"] = Ints(np.array(heads["executed"], np.bool_))
 
     requests: dict[str, Coded | Ints] = {}
@@ -145,11 +154,10 @@ def _read(events: Sequence[Event]) -> Frame:
     for name in _KNOWN:
         requests[name] = _spread_known(columns[name], counts)
     for name in ("operation", "status"):
-        requests[name] = _spread_choice(name, columns[name], counts)
+        requests[name] = _spread_coded(columns[name], counts)
     requests["payer"], payers = _payers(columns["payers"], columns["payer"], counts)
     request_ids = Texts(list(chain.from_iterable(ids)))
-    batch = np.repeat(np.arange(len(events)), counts)
-    return Frame(batches, requests, request_ids, payers, np.cumsum(counts) - counts, counts, batch)
+    return Frame.of(batches, requests, request_ids, payers, counts)
 
 
 def _transposed(structs: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
@@ -160,6 +168,7 @@ def _transposed(structs: Sequence[Any]) -> dict[str, tuple[Any, ...]]:
 
 def hold(frame: Frame) -> None:
     """The laws of ``UsageBatch`` and ``RequestUsage``. Raises NotPlain: one is broken."""
+    _hold_texts(frame)
     b, r = frame.of_batch, frame.of_request
     for name in ("sequence", "wall_ns", "gpu_ns", "stalled_ns"):
         _within(b(name), 0, MAX_COUNT)
@@ -194,6 +203,21 @@ def hold(frame: Frame) -> None:
     assert isinstance(status, Coded)  # noqa: S101  # _read makes it so
     unexecuted = np.array([s in UNEXECUTED for s in status.values], np.bool_)[status.codes]
     _every(unexecuted != executed[frame.batch])
+
+
+def _hold_texts(frame: Frame) -> None:
+    columns = {**frame.batches, **frame.requests}
+    for name in _NAMES:
+        _plain(_values(columns[name]))
+    for name in ("timing_source", "operation", "status"):
+        _plain([set(_values(columns[name])) <= _CHOICES[name]])
+    for tenant, _, _, _, source, _ in frame.payers:
+        _plain([tenant, source in _CHOICES["identity_source"]])
+
+
+def _values(column: Coded | Ints) -> Sequence[Any]:
+    assert isinstance(column, Coded)  # noqa: S101  # whoever makes the frame makes it so
+    return column.values
 
 
 def _sums(frame: Frame, values: NDArray[Any]) -> NDArray[Any]:
@@ -261,17 +285,10 @@ def _spread_known(found: Sequence[Any], counts: NDArray[np.intp]) -> Ints:
     return _known(_spread(found, counts))
 
 
-def _choice(name: str, values: Sequence[Any]) -> Coded:
-    column = coded(values)
-    if not set(column.values) <= CHOICES[name]:
-        raise NotPlain
-    return column
-
-
-def _spread_choice(name: str, found: Sequence[Any], counts: NDArray[np.intp]) -> Coded:
+def _spread_coded(found: Sequence[Any], counts: NDArray[np.intp]) -> Coded:
     if list in set(map(type, found)):
-        return _choice(name, _spread(found, counts))
-    few = _choice(name, list(found))
+        return coded(_spread(found, counts))
+    few = coded(found)
     return Coded(few.values, np.repeat(few.codes, counts))
 
 
@@ -280,8 +297,6 @@ def _payers(
 ) -> tuple[Ints, list[tuple[Any, ...]]]:
     texts = coded(list(map(bytes, chain.from_iterable(given))))
     distinct = coded([payer_in(text) for text in texts.values])
-    for tenant, _, _, _, source, _ in distinct.values:
-        _plain([tenant, source in CHOICES["identity_source"]])
     sizes = np.array([len(g) for g in given], np.intp)
     own = _spread_ints(places, counts)
     _every((own >= 0) & (own < np.repeat(sizes, counts)))

@@ -24,7 +24,6 @@ cdef uint8_t[256] STOPS
 for n in range(256):
     STOPS[n] = n < 0x20 or n == c'"' or n == c"\\"
 
-INT, KNOWN, TEXT, FLAG = 0, 1, 2, 3
 cdef enum:
     _INT = 0
     _KNOWN = 1
@@ -32,6 +31,8 @@ cdef enum:
     _FLAG = 3
     MOST_DIGITS = 19
     USUAL_BYTES = 100  # of an event, for each request: where there are fewer, columns grow
+
+INT, KNOWN, TEXT, FLAG = _INT, _KNOWN, _TEXT, _FLAG
 
 
 cdef class Values:

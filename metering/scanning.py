@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from metering.columns import Coded, Ints, coded
-from metering.frame import CHOICES, NAMES, Frame, NotPlain, hold
+from metering.frame import Frame, NotPlain, hold
 from metering.usage import RequestUsage, UsageBatch
 from metering.usage_columns import COLUMNS, MOST_REQUESTS, VERSION
 from metering.usage_struct import MAX_TEXT, event_in, kind_of, payer_in
@@ -84,24 +84,10 @@ def _frame(scan: scanner.Scan) -> Frame:
     counts = np.array(scan.counts, np.intp)
     batches = {name: _column(found, len(counts)) for name, found in scan.batches.items()}
     requests = {name: _column(found, rows) for name, found in scan.requests.items()}
-    for columns in (batches, requests):
-        for name in CHOICES.keys() & columns.keys():
-            column = columns[name]
-            if isinstance(column, Coded) and not set(column.values) <= CHOICES[name]:
-                raise NotPlain
-    for name in NAMES:
-        column = batches[name]
-        if isinstance(column, Coded) and "" in column.values:
-            raise NotPlain
     payers = coded([payer_in(text) for text in scan.payers])
-    for tenant, _, _, _, source, _ in payers.values:
-        if not tenant or source not in CHOICES["identity_source"]:
-            raise NotPlain
     requests["payer"] = Ints(payers.codes[scan.payer.values(rows)].astype(np.intp))
-    batch = np.repeat(np.arange(len(counts)), counts)
-    starts = np.cumsum(counts) - counts
     request_ids = packed.Packed(scan.ids, scan.offsets, scan.has_escapes)
-    return Frame(batches, requests, request_ids, payers.values, starts, counts, batch)
+    return Frame.of(batches, requests, request_ids, payers.values, counts)
 
 
 def _column(found: scanner.Values, count: int) -> Coded | Ints:
