@@ -229,3 +229,23 @@ def test_a_watch_that_fails_says_so_once_and_fails_no_request() -> None:
     watch.close()
     assert len(said) == 1
     assert "no shared memory" in said[0]
+
+
+def test_a_watch_ends_that_is_closed_just_as_it_goes_to_sleep() -> None:
+    class Waits:
+        def is_cancelled(self) -> bool:
+            return False
+
+    class Closing(threading.Event):
+        def clear(self) -> None:
+            watch._closed.set()
+            self.set()
+            super().clear()
+
+    watch = Watch(print, every_s=0.001)
+    watch._some = Closing()
+    with watch.over(Waits()):
+        pass
+    watch._thread.join(5.0)
+    assert not watch._thread.is_alive()
+    watch.close()

@@ -81,7 +81,8 @@ class Watch:
         while not self._closed.wait(pause_s):
             if not self._watched:
                 self._some.clear()
-                if not self._watched:
+                # Either may have come between the last look and the clearing.
+                if not (self._watched or self._closed.is_set()):
                     self._some.wait()
             began_s = time.monotonic()
             try:
