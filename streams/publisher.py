@@ -32,7 +32,6 @@ from metering.tenant_costs import tenant_values
 from metering.window_rows import WindowRows, values_of
 from metering.windows import Cohort, WindowKey
 from streams.partitioner import partition_of
-from streams.quick_zstd import compress_quickly
 from streams.settings import Settings
 from streams.topics import (
     COST_ANOMALIES,
@@ -43,6 +42,7 @@ from streams.topics import (
     USAGE_DLQ,
     USAGE_RECONCILIATION,
 )
+from streams.zstd import use_quick_zstd
 
 EVENT_SOURCE = "inference-meter/worker"
 DETECTOR_SOURCE = "inference-meter/detector"
@@ -182,7 +182,7 @@ class Publisher:
 
     async def start(self) -> None:
         """Raises SinkUnavailable: no broker answers."""
-        compress_quickly()
+        use_quick_zstd()
         producer = AIOKafkaProducer(
             **self._settings.kafka_client(), **PRODUCER, enable_idempotence=True
         )

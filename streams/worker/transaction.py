@@ -19,9 +19,9 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from metering.errors import MeteringError, SinkUnavailable
 from streams.partitioner import partition_of
 from streams.publisher import PRODUCER, Record
-from streams.quick_zstd import compress_quickly
 from streams.settings import Settings
 from streams.worker.hanging import end_hanging
+from streams.zstd import use_quick_zstd
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Transactions:
         Raises:
             SinkUnavailable: no broker answers.
         """
-        compress_quickly()
+        use_quick_zstd()
         producer = AIOKafkaProducer(
             **self._settings.kafka_client(),
             **PRODUCER,
