@@ -19,7 +19,7 @@ help: ## what can be made
 	python3 -m venv .tools
 	.tools/bin/python -m pip install --quiet uv
 
-$(APP)/.done: locks/app.txt pyproject.toml metering/scanner.pyx | $(filter .tools/bin/uv,$(UV))
+$(APP)/.done: locks/app.txt pyproject.toml $(wildcard metering/*.pyx) | $(filter .tools/bin/uv,$(UV))
 	@echo "» the application's environment ($(APP))"
 	$(UV) venv --quiet --allow-existing --no-project --python '>=3.11' $(APP)
 	$(UV) pip sync --quiet --python $(APP)/bin/python --require-hashes locks/app.txt

@@ -31,5 +31,5 @@ WORKDIR /var/lib/inference-meter
 # Fails the build, rather than the start, if a process can't be imported.
 RUN python -c "import streams.shipper.__main__, streams.sentinel.__main__, \
 streams.worker.__main__, streams.detection.__main__, streams.reconciler.__main__, \
-streams.cli.main; from metering import scanner"
+streams.cli.main; from metering import scanner, writer"
 CMD ["python", "-m", "streams.worker"]

@@ -13,17 +13,11 @@ import msgspec
 import numpy as np
 
 from metering.columns import Coded, Ints, coded
+from metering.compiled import packed, scanner
 from metering.frame import Frame, NotPlain, hold
 from metering.usage import RequestUsage, UsageBatch
 from metering.usage_columns import COLUMNS, MOST_REQUESTS, VERSION
 from metering.usage_struct import MAX_TEXT, event_in, kind_of, payer_in
-
-try:
-    from metering import packed, scanner
-except ImportError:  # It is compiled where the package is installed, if that has a compiler.
-    scanner = None  # type: ignore[assignment]
-
-IS_COMPILED = scanner is not None
 
 
 def _kind(annotation: Any) -> int:
@@ -36,7 +30,7 @@ def _kind(annotation: Any) -> int:
 
 
 def _made() -> scanner.Scanner | None:
-    if not IS_COMPILED:
+    if scanner is None:
         return None
     return scanner.Scanner(
         b'{"columns":%d,' % VERSION,

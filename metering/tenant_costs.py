@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, create_model
 
-from metering.columns import Coded, Column, Ints, constant, used_codes
+from metering.columns import Coded, Column, Ints, constant
 from metering.costs import CostLine
 from metering.lines import MONEY, CostLines, tenant_order
 from metering.money import atto_usd, usd
-from metering.money_columns import dollar_rows, dollars
+from metering.money_columns import dollars
+from metering.tenant_messages import Followers, Part, writer_of
 from metering.usage import Frozen, Name
 
 MAX_LINES = 500
@@ -31,11 +31,6 @@ _REST = ("output_gpu_ns", "output_cost_usd")
 _NAMES = tuple(n for n in CostLine.model_fields if n != "tenant" and n not in _REST)
 
 _json = msgspec.json.Encoder().encode
-_numbers = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
-"""Of an array, without an object for each number: a third of the time."""
-Piece: TypeAlias = bytes | memoryview
-Cut: TypeAlias = Callable[[int, int], Sequence[Piece]]
-"""A column's JSON, in pieces, for the lines from one to before another."""
 
 
 class Dictionary(BaseModel):
@@ -78,39 +73,51 @@ def tenant_values(lines: CostLines) -> Iterator[tuple[str, bytes]]:
     if lines.count == 0:
         return
     order, places = tenant_order(lines)
+    same, parts, leader, followers = _parts(lines)
+    write = writer_of(order, parts, leader, followers)
+    for tenant, first, end in places:
+        for start in range(first, end, MAX_LINES):
+            stop = min(end, start + MAX_LINES)
+            head = b'{"tenant":%b,"lines":%d%b' % (_json(tenant), stop - start, same)
+            yield tenant, write(head, start, stop)
+
+
+def _parts(lines: CostLines) -> tuple[bytes, list[Part], Part | None, Followers]:
+    """What is the same in all lines, the columns of which that is not so, the leader if it is one
+    of them, and what follows it: most messages are of the same few servers."""
     leader = lines.coded(_LEADER)
     of_leader = _first_rows(leader)
     alike = of_leader[leader.codes]
     same: list[bytes] = []
-    cuts: dict[bytes, Cut] = {}
-    followers: dict[str, Sequence[Any]] = {}
+    parts: list[Part] = []
+    led: dict[str, list[Any]] = {}
     for name in _NAMES:
         column = lines.columns[name]
+        before = b',"%b":' % name.encode()
         if constant(column):
-            value = _json(_values(name, column.take(_FIRST))[0])
-            same.append(b',"%b":%b' % (name.encode(), value))
-        elif isinstance(column, Coded):
-            if name == _LEADER:
-                continue
+            same.append(before + _json(_values(name, column.take(_FIRST))[0]))
+        elif not isinstance(column, Coded):
+            parts.append(Part(before, _flags_coded(column), name in MONEY))
+        elif name != _LEADER:
             if (column.codes[alike] == column.codes).all():
-                led = column.codes[of_leader].tolist()
-                followers[name] = _texts(name, [column.values[n] for n in led])
+                own = column.codes[of_leader].tolist()
+                led[name] = _texts(name, [column.values[n] for n in own])
             else:
-                cuts[b',"%b":' % name.encode()] = _few(name, column.take(order))
-        else:
-            cuts[b',"%b":' % name.encode()] = _each(name, column.take(order))
-    led_cut = None if constant(leader) else _led(leader.take(order), followers)
-    for tenant, first, end in places:
-        for start in range(first, end, MAX_LINES):
-            stop = min(end, start + MAX_LINES)
-            parts: list[Piece] = [b'{"tenant":%b,"lines":%d' % (_json(tenant), stop - start), *same]
-            for before, cut in cuts.items():
-                parts.append(before)
-                parts += cut(start, stop)
-            if led_cut is not None:
-                parts += led_cut(start, stop)
-            parts.append(b"}")
-            yield tenant, b"".join(parts)
+                parts.append(Part(before, _in_json(_texts(name, column.values), column)))
+    part = None
+    if not constant(leader):
+        part = Part(b',"%b":' % _LEADER.encode(), _in_json(leader.values, leader))
+    return b"".join(same), parts, part, partial(_followers, led)
+
+
+def _in_json(texts: Sequence[Any], column: Coded) -> Coded:
+    return Coded([_json(text) for text in texts], column.codes)
+
+
+def _flags_coded(column: Column) -> Column:
+    if isinstance(column, Ints) and column.values.dtype == np.bool_ and column.known is None:
+        return Coded([b"false", b"true"], column.values.astype(np.int32))
+    return column
 
 
 def _first_rows(leader: Coded) -> NDArray[np.intp]:
@@ -120,57 +127,14 @@ def _first_rows(leader: Coded) -> NDArray[np.intp]:
     return rows
 
 
-def _led(leader: Coded, followers: Mapping[str, Sequence[Any]]) -> Cut:
-    """The leader's column, and those that follow it: most messages are of the same few servers."""
-    known: dict[bytes, tuple[bytes, bytes]] = {}
-    start_of = b',"%b":{"values":' % _LEADER.encode()
-
-    def columns_of(used: list[int]) -> tuple[bytes, bytes]:
-        columns: dict[str, Any] = {}
-        for name, texts in followers.items():
-            own = [texts[n] for n in used]
-            alike = own.count(own[0]) == len(own)
-            columns[name] = own[0] if alike else {"values": own, "codes": _LEADER}
-        rest = _json(columns)[1:-1]
-        return _json([leader.values[n] for n in used]), b"," + rest if rest else b""
-
-    def cut(start: int, stop: int) -> Sequence[Piece]:
-        used, own = used_codes(leader.codes[start:stop], len(leader.values))
-        key = used.tobytes()
-        if key not in known:
-            known[key] = columns_of(used.tolist())
-        values, rest = known[key]
-        return start_of, values, b',"codes":', _numbers(own), b"}", rest
-
-    return cut
-
-
-def _few(name: str, column: Coded) -> Cut:
-    """With the values alone that are used: the others are other tenants'."""
-    texts = _texts(name, column.values)
-
-    def cut(start: int, stop: int) -> Sequence[Piece]:
-        used, own = used_codes(column.codes[start:stop], len(texts))
-        if len(used) == 1:
-            return (_json(texts[used[0]]),)
-        values = _json([texts[n] for n in used.tolist()])
-        return b'{"values":', values, b',"codes":', _numbers(own), b"}"
-
-    return cut
-
-
-def _each(name: str, column: Column) -> Cut:
-    if name in MONEY and isinstance(column, Ints):
-        rows = dollar_rows(column)
-        if rows is not None:
-            return lambda start, stop: (b"[", rows[start:stop].reshape(-1)[:-1].data, b"]")
-    elif isinstance(column, Ints) and column.known is None and column.values.dtype != object:
-        numbers = np.ascontiguousarray(column.values)
-        return lambda start, stop: (_numbers(numbers[start:stop]),)
-    elif not isinstance(column, Ints | Coded):
-        return column.json
-    values = _values(name, column)
-    return lambda start, stop: (_json(values[start:stop]),)
+def _followers(led: Mapping[str, Sequence[Any]], used: list[int]) -> bytes:
+    columns: dict[str, Any] = {}
+    for name, texts in led.items():
+        own = [texts[n] for n in used]
+        alike = own.count(own[0]) == len(own)
+        columns[name] = own[0] if alike else {"values": own, "codes": _LEADER}
+    rest = _json(columns)[1:-1]
+    return b"," + rest if rest else b""
 
 
 def lines_in(value: bytes) -> list[CostLine]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import chain, repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from pydantic_core import to_json
@@ -14,6 +13,7 @@ from pydantic_core import to_json
 from metering.additions import TALLY
 from metering.amounts import Amounts, amounts, quotients
 from metering.columns import Whole
+from metering.compiled import writer
 from metering.costs import WindowRow
 from metering.money import atto_usd
 from metering.window_sums import Words, whole_of, words_of
@@ -45,6 +45,11 @@ class WindowColumns:
 
     counts: Mapping[str, Whole]
     money: Mapping[str, Amounts]
+
+    def __iter__(self) -> Iterator[tuple[str, Whole | Amounts]]:
+        """All of them, by name."""
+        yield from self.counts.items()
+        yield from self.money.items()
 
 
 @dataclass(frozen=True)
@@ -90,52 +95,58 @@ class WindowRows:
 def values_of(rows: WindowRows) -> Iterator[bytes]:
     """A ``WindowRow`` in JSON for each; dollars with all of their 18 decimals."""
     if not rows:
-        return
-    heads = chain.from_iterable(map(_heads, rows.told))
-    form, numbers = _form(rows.columns)
-    told = zip(*numbers, strict=True) if numbers else repeat((), len(rows))
-    for head, row in zip(heads, told, strict=True):
-        yield (head + form % row).encode()
+        return iter(())
+    heads = [head for told in rows.told for head in _heads(told)]
+    parts = {
+        b'%b"%b":' % (b"," if n else b"", name.encode()): column
+        for n, (name, column) in enumerate(rows.columns)
+    }
+    if writer is not None:
+        compiled = [_compiled(before, column) for before, column in parts.items()]
+        if None not in compiled:
+            return iter(writer.rows(heads, compiled, b"}"))
+    return in_python(heads, parts)
 
 
-def _heads(told: Told) -> list[str]:
+def _compiled(before: bytes, column: Whole | Amounts) -> writer.Column | None:
+    """``None``: it has numbers of more than 64 bits."""
+    if isinstance(column, Amounts):
+        kind, dollars = writer.AMOUNTS, column.dollars
+        return writer.Column(before, kind, dollars, column.known, atto=column.atto)
+    return None if column.dtype != np.int64 else writer.Column(before, writer.INTS, column)
+
+
+def in_python(heads: Sequence[bytes], parts: Mapping[bytes, Whole | Amounts]) -> Iterator[bytes]:
+    """Without a compiler; and where numbers have more than 64 bits."""
+    columns = [[before + text for text in _texts(column)] for before, column in parts.items()]
+    for head, *texts in zip(heads, *columns, strict=True):
+        yield b"".join([head, *texts, b"}"])
+
+
+def _texts(column: Whole | Amounts) -> list[bytes]:
+    if not isinstance(column, Amounts):
+        return [b"%d" % value for value in column.tolist()]
+    known = np.ones(len(column.atto), np.bool_) if column.known is None else column.known
+    return [
+        b'"%d.%018d"' % (dollars, atto) if is_known else b"null"
+        for dollars, atto, is_known in zip(
+            column.dollars.tolist(), column.atto.tolist(), known.tolist(), strict=True
+        )
+    ]
+
+
+def _heads(told: Told) -> list[bytes]:
     key = told.key
-    before = f'{{"window_start_ms":{key.start_s * 1000},"window_seconds":{key.seconds},'
-    final = "true" if told.final else "false"
-    behind = f',"final":{final},"counted_to":{told.counted_to},'
+    before = b'{"window_start_ms":%d,"window_seconds":%d,' % (key.start_s * 1000, key.seconds)
+    final = b"true" if told.final else b"false"
+    behind = b',"final":%b,"counted_to":%d,' % (final, told.counted_to)
     return [before + _cohort_json(cohort) + behind for cohort in told.cohorts]
 
 
 @lru_cache(16_384)
-def _cohort_json(cohort: Cohort) -> str:
+def _cohort_json(cohort: Cohort) -> bytes:
     tenant, model, region = cohort
-    return to_json({"tenant": tenant, "model": model, "region": region})[1:-1].decode()
-
-
-def _form(columns: WindowColumns) -> tuple[str, list[list[Any]]]:
-    """The end of all rows, and what differs from row to row in it: many columns are 0 in all."""
-    differs: list[list[Any]] = []
-
-    def part(values: Whole, pattern: str) -> str:
-        if (values == values[0]).all():
-            same: str = pattern % values[0]
-            return same
-        differs.append(values.tolist())
-        return pattern
-
-    def money(amounts: Amounts) -> str:
-        known = amounts.known
-        if known is None or known.all():
-            return f'"{part(amounts.dollars, "%d")}.{part(amounts.atto, "%018d")}"'
-        pairs = zip(amounts.dollars.tolist(), amounts.atto.tolist(), known.tolist(), strict=True)
-        differs.append(
-            [f'"{usd}.{atto:018d}"' if is_known else "null" for usd, atto, is_known in pairs]
-        )
-        return "%s"
-
-    texts = [f'"{name}":{part(values, "%d")}' for name, values in columns.counts.items()]
-    texts += [f'"{name}":{money(amounts)}' for name, amounts in columns.money.items()]
-    return ",".join(texts) + "}", differs
+    return to_json({"tenant": tenant, "model": model, "region": region})[1:-1]
 
 
 def _told(row: WindowRow) -> Told:

@@ -86,14 +86,15 @@ def lines_records(lines: CostLines, partition: int, offsets: tuple[int, int]) ->
 
 
 @lru_cache(16_384)
-def _cohort_name(cohort: Cohort) -> str:
-    return "/".join(n.replace("%", "%25").replace("/", "%2F") for n in cohort)
+def _cohort_name(cohort: Cohort) -> bytes:
+    return "/".join(n.replace("%", "%25").replace("/", "%2F") for n in cohort).encode()
 
 
-def window_key(key: WindowKey, cohort: Cohort) -> str:
-    """Of this window and cohort alone: the topic is compacted, so two that share a key would lose
-    one of them. A slash within a name is written ``%2F``, and a percent sign ``%25``."""
-    return f"{key.seconds}/{key.start_s * 1000}/{_cohort_name(cohort)}"
+def window_keys(key: WindowKey, cohorts: Sequence[Cohort]) -> list[bytes]:
+    """Each of this window and cohort alone: the topic is compacted, so two that share a key would
+    lose one of them. A slash within a name is written ``%2F``, and a percent sign ``%25``."""
+    before = b"%d/%d/" % (key.seconds, key.start_s * 1000)
+    return [before + _cohort_name(cohort) for cohort in cohorts]
 
 
 def window_records(rows: WindowRows) -> Iterator[Record]:
@@ -101,8 +102,7 @@ def window_records(rows: WindowRows) -> Iterator[Record]:
     for told in rows.told:
         version = f"@{told.counted_to}{'' if told.final else '~'}".encode()
         before, behind = around_id(COST_WINDOW_TYPE, EVENT_SOURCE, told.key.end_ns)
-        for cohort in told.cohorts:
-            key = window_key(told.key, cohort).encode()
+        for key in window_keys(told.key, told.cohorts):
             headers = [*before, ("ce_id", key + version), *behind]
             yield Record(COST_WINDOWS, key, next(values), headers)
 

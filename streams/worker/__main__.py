@@ -12,7 +12,7 @@ import faust
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from metering.scanning import IS_COMPILED
+from metering.compiled import IS_COMPILED
 from sinks.clickhouse.schema import migrate
 from sinks.prometheus import serve
 from streams.odd_records import read_odd_records

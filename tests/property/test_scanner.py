@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
 from shutil import which
@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from metering import messages
 from metering.columns import Distinct, Texts
+from metering.compiled import IS_COMPILED
 from metering.errors import UnreadableUsage
 from metering.frame import Frame, frame_of
 from metering.ledger import Ledger, Policy, lines_of, take
 from metering.messages import Message
 from metering.pricing import price_batch
 from metering.pricing_columns import price
-from metering.scanning import IS_COMPILED, frame_in
+from metering.scanning import frame_in
 from metering.usage_columns import MOST_REQUESTS, document_of, encode_columns, usage_of_columns
 from metering.usage_struct import event_in
 from tests.property.drawn_usage import BOOK, NOON_NS, NOT_PLAIN, NS, MakeBatch, batches, spoil
@@ -31,8 +32,8 @@ from tests.property.drawn_usage import BOOK, NOON_NS, NOT_PLAIN, NS, MakeBatch, 
 if not IS_COMPILED and which("cc") is None and which("gcc") is None:
     pytest.skip("no C compiler: the package does without the reader", allow_module_level=True)
 
-from metering.packed import Packed
 from metering.scanner import gathered, without_frames
+from tests.property.packed_texts import packed_of
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
@@ -257,15 +258,6 @@ def test_packed_texts_are_texts(texts: list[str], data: st.DataObject) -> None:
 
 def assert_alike(one: Distinct, other: Distinct) -> None:
     assert one.tolist() == other.tolist()
-
-
-def packed_of(texts: Sequence[str]) -> Packed:
-    pieces = [json.dumps(t, ensure_ascii=False) for t in texts]
-    raw = [piece.encode() + b"," for piece in pieces]
-    offsets = np.cumsum([0, *map(len, raw)])
-    return Packed(
-        np.frombuffer(b"".join(raw), np.uint8), offsets, any("\\" in piece for piece in pieces)
-    )
 
 
 def test_a_row_that_is_not_there_is_an_error() -> None:
