@@ -48,11 +48,10 @@ def made(keys: int, seed: int) -> Totals:
         for n in range(min(COHORTS, keys))
     ]
     totals = Totals(counted_to=0)
-    rows = np.arange(len(cohorts))
     for number in range(keys // len(cohorts)):
         window = totals.windows[WindowKey(1_780_000_000 + 10 * number, 10)] = WindowSums()
         words = drawn.integers(0, 10**9, (len(cohorts), len(TALLY), 2), np.int64)
-        window.add(cohorts, words, rows)
+        window.add(cohorts, words)
     return totals
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 
@@ -65,23 +66,32 @@ def _add(totals: Totals, additions: Additions, keeping: Keeping) -> Additions:
         return NO_ADDITIONS
     sums = words_of(additions.values)
     late = np.zeros(len(additions.cohorts), np.int64)
-    for n, seconds in enumerate(WINDOW_SECONDS):
-        starts = additions.start_s - additions.start_s % seconds
-        takes_it = additions.level <= n
-        is_gone = (starts + seconds) * NS_PER_SECOND + keeping.retention_ns <= totals.horizon_ns
-        late[takes_it & is_gone] = n + 1
-        takes_it &= ~is_gone
-        for start_s in np.unique(starts[takes_it]).tolist():
-            rows = np.flatnonzero(takes_it & (starts == start_s))
-            window = totals.windows.get(key := WindowKey(start_s, seconds))
-            if window is None:
-                window = totals.windows[key] = WindowSums()
-            window.add([additions.cohorts[r] for r in rows.tolist()], sums, rows)
+    for begin_s in np.unique(additions.start_s).tolist():
+        rows = np.flatnonzero(additions.start_s == begin_s)
+        cohorts = [additions.cohorts[r] for r in rows.tolist()]
+        levels, words = additions.level[rows], sums[rows]
+        for n, seconds in enumerate(WINDOW_SECONDS):
+            takes_it = levels <= n
+            key = WindowKey(begin_s - begin_s % seconds, seconds)
+            if key.end_ns + keeping.retention_ns <= totals.horizon_ns:
+                late[rows[takes_it]] = n + 1
+            elif takes_it.all():
+                _window_of(totals, key).add(cohorts, words)
+            elif takes_it.any():
+                some = list(compress(cohorts, takes_it.tolist()))
+                _window_of(totals, key).add(some, words[takes_it])
     if not late.any():
         return NO_ADDITIONS
     rows = np.flatnonzero(late)
     refused = additions.take(rows.tolist())
     return Additions(refused.cohorts, refused.start_s, late[rows], refused.values)
+
+
+def _window_of(totals: Totals, key: WindowKey) -> WindowSums:
+    window = totals.windows.get(key)
+    if window is None:
+        window = totals.windows[key] = WindowSums()
+    return window
 
 
 def _later(last: Mark | None, mark: Mark) -> Mark:

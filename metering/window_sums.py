@@ -38,6 +38,13 @@ def whole_of(words: NDArray[np.int64]) -> Whole:
     return high.astype(object) * BASE + low
 
 
+def _once_each(at: NDArray[np.intp], words: Words) -> tuple[NDArray[np.intp], Words]:
+    found, places = np.unique(at, return_inverse=True)
+    sums = np.zeros((len(found), *words.shape[1:]), np.int64)
+    np.add.at(sums, places, words)
+    return found, sums
+
+
 class WindowSums:
     """``final`` says that its end has been told. What has changed since it was last told
     (``has_news``) and since it was last saved is known to it."""
@@ -54,17 +61,17 @@ class WindowSums:
         self._untold = np.ones(len(words), np.bool_)
         self._unsaved = np.zeros(-(-len(words) // CHUNK), np.bool_)
 
-    def add(self, cohorts: Sequence[Cohort], words: Words, rows: NDArray[np.intp]) -> None:
-        """``words[rows[n]]`` to the sums of ``cohorts[n]``."""
+    def add(self, cohorts: Sequence[Cohort], words: Words) -> None:
+        """``words[n]`` to the sums of ``cohorts[n]``; one may be there several times."""
         index = self._index
         places = [index.setdefault(cohort, len(index)) for cohort in cohorts]
         if len(index) > len(self.cohorts):
             self.cohorts = list(index)
             self._grow(len(index))
         at = np.array(places, np.intp)
-        np.add.at(self._words, at, words[rows])
-        at = np.unique(at)
-        sums = self._words[at]
+        if len(set(places)) < len(places):
+            at, words = _once_each(at, words)
+        sums = self._words[at] + words
         carry = sums[..., 0] // BASE
         sums[..., 0] -= carry * BASE
         sums[..., 1] += carry
