@@ -23,14 +23,8 @@ from typing import get_args
 from prometheus_client import CollectorRegistry
 
 from benchmarks.report import Figure, end, show
-from metering.records import (
-    CONSTANT,
-    RuleRecipe,
-    Timing,
-    encode_head,
-    encode_record,
-    usage_of_payload,
-)
+from metering.finishing import usage_of_payload
+from metering.records import CONSTANT, RuleRecipe, Timing, encode_head, encode_record
 from metering.wal_cap import drop, drop_lock
 from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record

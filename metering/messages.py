@@ -10,8 +10,8 @@ import numpy as np
 
 from metering.cloudevents import USAGE_BATCH_TYPE, check_headers
 from metering.errors import UnreadableUsage
+from metering.finishing import usage_of_payload
 from metering.frame import Frame, frame_of, sieve
-from metering.records import usage_of_payload
 from metering.scanning import frame_in
 from metering.usage_columns import MOST_REQUESTS, document_of, is_columns
 from metering.usage_struct import Event, event_in, event_of

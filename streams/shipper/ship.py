@@ -17,7 +17,8 @@ from typing import IO, Protocol
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.errors import MeteringError, SinkUnavailable, UnreadableUsage
-from metering.records import is_record, usage_of_payload
+from metering.finishing import usage_of_payload
+from metering.records import is_record
 from metering.usage_columns import encode_columns
 from metering.wal_cap import MAX_BYTES, SHIPPER_LOCK
 from sinks.prometheus import ShipperMetrics

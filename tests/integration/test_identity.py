@@ -21,7 +21,7 @@ import grpc  # type: ignore[import-untyped]  # has no stubs
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from metering.records import usage_of_payload
+from metering.finishing import usage_of_payload
 from metering.usage import RequestUsage, UsageBatch
 from metering.wal import decode_frames
 from streams.stack.config import StackConfig

@@ -29,7 +29,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from metering.records import usage_of_payload
+from metering.finishing import usage_of_payload
 from metering.usage import UNEXECUTED, RequestUsage, UsageBatch
 from metering.wal import decode_frames
 from streams.stack.config import StackConfig

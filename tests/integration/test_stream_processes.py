@@ -23,7 +23,7 @@ from aiokafka.admin import RecordsToDelete
 
 from metering.cloudevents import USAGE_BATCH_TYPE
 from metering.errors import MeteringError
-from metering.records import usage_of_payload
+from metering.finishing import usage_of_payload
 from metering.usage import UsageBatch
 from sinks.clickhouse.queries import ClickHouseReader
 from streams.kafka_admin import kafka_admin

@@ -26,9 +26,9 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from metering.errors import UnreadableUsage
+from metering.finishing import usage_of_payload
 from metering.occupancy_board import read_boards
 from metering.overlap import Interval, union_ns
-from metering.records import usage_of_payload
 from metering.usage import RequestUsage, UsageBatch
 from metering.wal import decode_frames, source_of
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.records import Timing, encode_head, encode_record, usage_of_payload
+from metering.finishing import usage_of_payload
+from metering.records import Timing, encode_head, encode_record
 from metering.usage import UNATTRIBUTED, parse_usage
 from triton_models.emitter.facts import Process, facts_of
 from triton_models.emitter.gateway import Gate, KeyFile, Uses

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from metering.apportion import AffineShapley, ApportionmentRule
 from metering.errors import UnreadableUsage
+from metering.finishing import usage_of_payload
 from metering.records import (
     CONSTANT,
     Asked,
@@ -22,7 +23,6 @@ from metering.records import (
     encode_head,
     encode_record,
     is_record,
-    usage_of_payload,
 )
 from metering.usage import UsageBatch
 

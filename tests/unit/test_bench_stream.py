@@ -17,9 +17,9 @@ from benchmarks.stream.filling import divided
 from benchmarks.stream.given import Given
 from benchmarks.stream.measure import Rate, Sample, rate_of
 from metering.errors import MeteringError
+from metering.finishing import usage_of_payload
 from metering.prices import parse_price_book
 from metering.pricing import price_batch
-from metering.records import usage_of_payload
 
 NOW_NS = 1_780_000_000 * 10**9
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from metering.errors import MeteringError
-from metering.records import usage_of_payload
+from metering.finishing import usage_of_payload
 from metering.usage import UNEXECUTED, Outcome
 from triton_models.emitter.facts import Process, facts_of
 from triton_models.emitter.flags import Flags, Shown

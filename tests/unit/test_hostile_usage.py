@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from metering.errors import UnreadableUsage
-from metering.records import usage_of_payload
+from metering.finishing import usage_of_payload
 from metering.usage import UsageBatch, parse_usage
 
 MakeBatch = Callable[..., UsageBatch]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from metering.finishing import usage_of_payload
 from metering.records import (
     CONSTANT,
     Asked,
@@ -13,7 +14,6 @@ from metering.records import (
     encode_asked,
     encode_head,
     encode_record,
-    usage_of_payload,
 )
 from metering.usage import UsageBatch
 from streams.shipper.ship import event_of

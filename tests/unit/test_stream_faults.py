@@ -25,10 +25,10 @@ from benchmarks.stream_faults.stored_windows import Row, check_windows, row_of
 from benchmarks.stream_faults.turmoil import TARGETS, draw_kills
 from benchmarks.stream_faults.world import BATCH_SIZE, COHORT, TENANTS, misses, price_book
 from metering.apportion import largest_remainder
+from metering.finishing import usage_of_payload
 from metering.lines import CostLines
 from metering.prices import parse_price_book
 from metering.pricing import gpu_cost_atto, price_batch
-from metering.records import usage_of_payload
 from metering.tenant_costs import tenant_values
 from metering.wal import decode_frames
 from streams.publisher import Record

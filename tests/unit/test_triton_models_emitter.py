@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from metering.apportion import COEFFICIENTS, EQUAL_SPLIT, RULES, AffineShapley, Turn
 from metering.errors import MeteringError
+from metering.finishing import usage_of_payload
 from metering.names import clean
-from metering.records import Timing, encode_head, encode_record, usage_of_payload
+from metering.records import Timing, encode_head, encode_record
 from metering.usage import UNATTRIBUTED, Outcome, parse_usage
 from triton_models.emitter.facts import Facts, Process, facts_of, this_process
 from triton_models.emitter.identity import Identity, identity_of

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metering.records import Timing, Took, encode_head, encode_record, usage_of_payload
+from metering.finishing import usage_of_payload
+from metering.records import Timing, Took, encode_head, encode_record
 from metering.usage import Operation, Outcome
 from triton_models.emitter import backend
 from triton_models.emitter.behind import ABANDONED, Behind
