@@ -2,7 +2,7 @@
 """Columns as JSON, with no object for any value: as columns of a message, or row by row.
 
 The bytes are those that ``metering.tenant_messages`` and ``metering.window_rows`` write without
-this. Whoever makes a ``Column`` sees to it that it has the rows that are asked for.
+this. What a column points to is looked at when it is made, for nobody looks later.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -32,11 +32,12 @@ cdef extern from *:
 
 cdef class Column:
     """``before`` is what is written before it. ``INTS`` and ``DOLLARS`` (attodollars, at least 0):
-    ``values`` and, unless it is ``None``, which of them are known. ``AMOUNTS``: dollars, at least 0,
-    and ``atto`` beside them. ``CODES``: ``values`` point into ``texts`` of JSON. ``PACKED``:
+    ``values`` and, unless it is ``None``, which of them are known. ``AMOUNTS``: dollars, at least
+    0, and ``atto`` beside them. ``CODES``: ``values`` point into ``texts`` of JSON. ``PACKED``:
     ``values`` are bytes, ``offsets`` where each row's begin, with a comma behind each, and the end
-    of the last."""
+    of the last. Raises IndexError: something points to what is not there."""
 
+    cdef readonly Py_ssize_t rows
     cdef int kind
     cdef bytes before
     cdef const int64_t[:] values, atto
@@ -51,19 +52,30 @@ cdef class Column:
         self, bytes before, int kind, values, known=None, texts=(), offsets=None, atto=None
     ):
         self.before, self.kind, self.texts = before, kind, list(texts)
+        self.rows = len(values if offsets is None else offsets) - (offsets is not None)
         if kind == _CODES:
+            _hold(self.rows == 0 or 0 <= values.min() <= values.max() < len(self.texts), before)
             self.codes = values
             self.places = np.full(len(self.texts), -1, np.int32)
         elif kind == _PACKED:
+            _hold((np.diff(offsets) > 0).all(), before)
+            _hold(0 <= offsets[0] and offsets[-1] <= len(values), before)
             self.data, self.offsets = values, offsets
         else:
+            _hold(known is None or len(known) == self.rows, before)
+            _hold(kind != _AMOUNTS or (atto is not None and len(atto) == self.rows), before)
             self.values, self.atto = values, atto
             self.known = None if known is None else known.view(np.uint8)
 
 
+def _hold(is_right, before):
+    if not is_right:
+        raise IndexError(f"the column behind {before!r} points to what is not there")
+
+
 cdef class Writer:
-    """Of columns of ``count`` rows. ``led`` is one of codes that others follow: ``followers(used)`` is
-    what is written of these behind it, for the codes that are used."""
+    """Of columns of ``count`` rows. ``led`` is one of codes that others follow: ``followers(used)``
+    is what is written of these behind it, for the codes that are used."""
 
     cdef list _columns
     cdef Column _led
@@ -76,6 +88,9 @@ cdef class Writer:
         self._text, self._size, self._room = NULL, 0, 0
 
     def __init__(self, Py_ssize_t count, list columns, Column led=None, followers=None):
+        cdef Column column
+        for column in (columns if led is None else [*columns, led]):
+            _hold(column.rows == count, column.before)
         self._count, self._columns = count, columns
         self._led, self._followers, self._known = led, followers, {}
 
@@ -210,6 +225,7 @@ def rows(list heads, list columns, bytes end):
     cdef bytes head
     cdef uint8_t* p
     for column in columns:
+        _hold(column.rows == len(heads) and column.kind not in (_CODES, _PACKED), column.before)
         room += PyBytes_GET_SIZE(column.before)
     found = []
     for n, head in enumerate(heads):

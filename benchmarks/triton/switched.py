@@ -6,6 +6,7 @@ switch and notes its times, so what is compared differs by metering alone.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from abc import abstractmethod
@@ -27,7 +28,8 @@ _TEXT = (
     "batch of requests is served together and each of them pays for its part of the time and the "
     "sum of the parts is the whole to the last nanosecond whatever else the server does meanwhile"
 )
-_PROBES = 15
+_PROBES = 50
+"""Batches; they are over before the first block."""
 
 
 class Switched(MeteredModel):
@@ -90,16 +92,23 @@ class Waiting(Switched):
 
 
 class Spinning(Switched):
-    """Holds the interpreter: ``SPIN_MS`` of pure Python at the speed of the load, then as much work
-    for every batch, so that whatever is in its way shows."""
+    """Holds the interpreter: ``SPIN_MS`` of pure Python at the best speed of its first batches, then
+    as much work for every batch, so that whatever is in its way shows. How fast it is while it is
+    loaded says little: the server loads other models then."""
 
     def load(self) -> None:
         super().load()
-        fastest_ns = min(_taken_ns(_PROBE_ROUNDS) for _ in range(_PROBES))
-        self._rounds = SPIN_MS * 10**6 * _PROBE_ROUNDS // fastest_ns
+        self._probes = _PROBES
+        self._rounds = _PROBE_ROUNDS
+        self._fastest = math.inf  # ns of a round
 
     def work(self) -> None:
-        _spin(self._rounds)
+        if not self._probes:
+            _spin(self._rounds)
+            return
+        self._probes -= 1
+        self._fastest = min(self._fastest, _taken_ns(self._rounds) / self._rounds)
+        self._rounds = math.ceil(SPIN_MS * 10**6 / self._fastest)
 
 
 def _taken_ns(rounds: int) -> int:

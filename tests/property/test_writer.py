@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from shutil import which
 from typing import Any
 
@@ -172,3 +173,27 @@ def in_order_in_python(order: Any, parts: Any, leader: Any, followers: Any) -> A
 
 def identity(line: CostLine) -> tuple[str, int, int]:
     return line.source, line.sequence, line.position
+
+
+def test_a_column_that_points_to_what_is_not_there_is_refused() -> None:
+    ints, codes = np.array([1, 2]), np.array([0, 1], np.int32)
+    data = np.zeros(4, np.uint8)
+    makers: list[Callable[[], object]] = [
+        lambda: writer.Column(b"", writer.CODES, codes, texts=[b"1"]),
+        lambda: writer.Column(b"", writer.CODES, codes - 1, texts=[b"1"]),
+        lambda: writer.Column(b"", writer.PACKED, data, offsets=np.array([0, 5])),
+        lambda: writer.Column(b"", writer.PACKED, data, offsets=np.array([-1, 2])),
+        lambda: writer.Column(b"", writer.PACKED, data, offsets=np.array([0, 3, 2])),
+        lambda: writer.Column(b"", writer.INTS, ints, known=np.array([True])),
+        lambda: writer.Column(b"", writer.AMOUNTS, ints),
+        lambda: writer.Column(b"", writer.AMOUNTS, ints, atto=ints[:1]),
+        lambda: writer.Writer(3, [writer.Column(b"", writer.INTS, ints)]),
+        lambda: writer.Writer(2, [], writer.Column(b"", writer.CODES, codes[:1], texts=[b"1"])),
+        lambda: writer.rows([b""], [writer.Column(b"", writer.INTS, ints)], b""),
+        lambda: writer.rows(
+            [b"", b""], [writer.Column(b"", writer.CODES, codes, texts=[b"1", b"2"])], b""
+        ),
+    ]
+    for make in makers:
+        with pytest.raises(IndexError, match="points to what is not there"):
+            make()
