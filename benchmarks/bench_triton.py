@@ -45,15 +45,16 @@ RAN = (
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """A block settles after its switch, then counts. Many short blocks tell more than few long
-    ones in the same time: what else the machine does then differs less within a pair."""
+    ones in the same time: on a machine that others use too, the speed of one batch differs from
+    the next one's by as much as that of one second from the next, so what counts are pairs."""
 
     pairs: int
     settle_s: float
     count_s: float
 
 
-FULL = Sizes(12, 0.5, 2.0)
-QUICK = Sizes(3, 0.2, 0.4)
+FULL = Sizes(75, 0.1, 0.3)
+QUICK = Sizes(6, 0.1, 0.3)
 
 
 async def run(sizes: Sizes, seed: int) -> dict[str, Figure]:

@@ -92,9 +92,9 @@ class Waiting(Switched):
 
 
 class Spinning(Switched):
-    """Holds the interpreter: ``SPIN_MS`` of pure Python at the best speed of its first batches, then
-    as much work for every batch, so that whatever is in its way shows. How fast it is while it is
-    loaded says little: the server loads other models then."""
+    """Holds the interpreter: ``SPIN_MS`` of pure Python at the best speed of its first batches,
+    then as much work for every batch, so that whatever is in its way shows. How fast it is while
+    it is loaded says little: the server loads other models then."""
 
     def load(self) -> None:
         super().load()
