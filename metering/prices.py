@@ -32,10 +32,12 @@ from metering.errors import InvalidPriceBook, UnknownPrice
 
 ANY_REGION = "*"
 NANO = 10**9
+BELOW_USD = 1_000_000
+"""A typing error beyond that would make sums of windows overflow (``metering.window_sums``)."""
 
 
 class GpuHourPrice(BaseModel):
-    """One price with the moment from which it holds. At most 9 decimals."""
+    """One price with the moment from which it holds. At most 9 decimals, below ``BELOW_USD``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +47,7 @@ class GpuHourPrice(BaseModel):
     purchase_option: Literal[
         "on_demand", "spot", "committed_1y", "committed_3y", "owned_amortised"
     ] = "on_demand"
-    usd_per_gpu_hour: Annotated[Decimal, Field(ge=0, max_digits=18, decimal_places=9)]
+    usd_per_gpu_hour: Annotated[Decimal, Field(ge=0, lt=BELOW_USD, decimal_places=9)]
     effective_from: AwareDatetime
     source: str = ""
 

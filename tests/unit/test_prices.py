@@ -71,6 +71,8 @@ def test_prices_stay_exact() -> None:
     ("old", "new", "named"),
     [
         ('usd_per_gpu_hour = "2.50"', 'usd_per_gpu_hour = "-1"', "usd_per_gpu_hour"),
+        ('usd_per_gpu_hour = "2.50"', 'usd_per_gpu_hour = "1000000"', "less than 1000000"),
+        ('usd_per_gpu_hour = "2.50"', 'usd_per_gpu_hour = "NaN"', "usd_per_gpu_hour"),
         ('usd_per_gpu_hour = "2.50"', 'usd_per_gpu_hour = "cheap"', "cheap"),
         ('usd_per_gpu_hour = "2.50"', 'usd_per_gpu_hour = "0.0000000001"', "usd_per_gpu_hour"),
         ("2026-02-01T00:00:00Z", "2026-02-01T00:00:00", "effective_from"),
