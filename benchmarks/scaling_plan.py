@@ -23,10 +23,10 @@ class Measured:
     """Defaults: on a virtual machine of two cores (AMD EPYC), in batches of 32."""
 
     # make bench-stream, five rounds
-    worker_requests_per_s: float = 101_001
+    worker_requests_per_s: float = 113_408
     """Of one worker in wall time, waiting for Kafka and ClickHouse included."""
-    worker_requests_per_cpu_s: float = 189_471
-    worker_requests_per_cpu_s_single: float = 19_873
+    worker_requests_per_cpu_s: float = 303_126
+    worker_requests_per_cpu_s_single: float = 33_603
     """In batches of one request."""
     # make bench-sizes
     usage_bytes_per_request: float = 41.8
