@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -101,7 +101,7 @@ def server(folder: Path) -> Iterator[grpc.InferenceServerClient]:
         extra_env={"METER_LOG_DIR": str(folder / "log")},
     )
     if recipe.prepare is not None:
-        asyncio.run(recipe.prepare())
+        asyncio.run(_done(recipe.prepare()))
     ports.release()
     with (folder / "triton.log").open("wb") as output:
         process = subprocess.Popen(
@@ -209,6 +209,10 @@ def figure(values: Sequence[float], unit: str, target: float | None = None) -> d
         "holds": None if target is None else value <= target,
         "spread": round(high - low, 1),
     }
+
+
+async def _done(what: Awaitable[None]) -> None:
+    await what
 
 
 def main() -> None:

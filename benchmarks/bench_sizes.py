@@ -79,7 +79,7 @@ def takes_of(usage: Sequence[Record]) -> Iterator[CostLines]:
     book = parse_price_book(price_book(), "made")
     for first in range(0, len(usage), TAKE_MESSAGES):
         part = usage[first : first + TAKE_MESSAGES]
-        yield price(frame_of([event_in(record.value) for record in part]), book)
+        yield price(frame_of([event_in(record.value or b"") for record in part]), book)
 
 
 def window_rows(seed: int) -> list[WindowRow]:

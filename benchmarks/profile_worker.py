@@ -14,7 +14,7 @@ import os
 import pstats
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class Worker:
             await self._totalling.tell()
 
     async def _commit(
-        self, records: Sequence[Record], beside: Awaitable[None] | None = None
+        self, records: Iterable[Record], beside: Awaitable[None] | None = None
     ) -> None:
         if beside is not None:
             await beside
@@ -146,7 +146,7 @@ async def handle(takes: Sequence[Sequence[Message]], folder: Path) -> None:
 def made(requests: int, seed: int) -> list[list[Message]]:
     now_ns = time.time_ns()
     all_ = [
-        Message(offset, now_ns, record.value, tuple(record.headers))
+        Message(offset, now_ns, record.value or b"", tuple(record.headers))
         for offset, record in enumerate(messages(requests, BATCH_SIZE, seed=seed, until_ns=now_ns))
     ]
     return [all_[n : n + TAKE_MESSAGES] for n in range(0, len(all_), TAKE_MESSAGES)]

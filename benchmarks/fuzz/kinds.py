@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.fuzz.batches import Batch, Part, event
 from metering.cloudevents import USAGE_BATCH_TYPE
@@ -85,7 +85,7 @@ class Draw:
     def pick(self, name: str, of: Sequence[T]) -> T:
         return of[self.turn(name) % len(of)]
 
-    def batch(self, source: str = "", **changes: object) -> Batch:
+    def batch(self, source: str = "", **changes: Any) -> Batch:
         """A sound one that nobody has sent. Its parts have the same GPU time."""
         drawn = self.random
         if not source:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
@@ -44,10 +45,10 @@ async def send(settings: Settings, messages: Iterable[tuple[Kind, Made]], journa
         await way.arrived(0)
 
 
-class _OddProducer(AIOKafkaProducer):
+class _OddProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka has no types
     """Writes names as they encode themselves, which aiokafka's builder in C does not."""
 
-    def create_batch(self):
+    def create_batch(self) -> Any:
         batch = super().create_batch()
         batch._builder = _DefaultRecordBatchBuilderPy(
             magic=2,
@@ -79,9 +80,9 @@ class _Way:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._producer: AIOKafkaProducer | None = None
-        self._batch = None
+        self._batch: Any = None
         self._entries: list[Entry] = []
-        self._sent: deque[tuple[asyncio.Future, list[Entry]]] = deque()
+        self._sent: deque[tuple[asyncio.Future[Any], list[Entry]]] = deque()
 
     def is_of(self, producer: AIOKafkaProducer) -> bool:
         return self._producer in (None, producer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from benchmarks.fuzz.batches import Batch
 from benchmarks.fuzz.journal import Journal
@@ -78,8 +79,10 @@ def compare(journal: Journal, lines: Iterable[Line], windows: Iterable[Line]) ->
             found.examples.append(f"wrong: {there[:3]} of {batch}"[:600])
     found.unknown = len(own)
     found.examples += [f"unknown: {key}" for key in own]
-    told = {row[:4]: row[4:] for row in windows}
-    counted = _windows(batch for batch, counts in journal.batches.values() if counts)
+    told: dict[Any, Line] = {row[:4]: row[4:] for row in windows}
+    counted: Mapping[Any, Line] = _windows(
+        batch for batch, counts in journal.batches.values() if counts
+    )
     found.windows = len(counted)
     for cohort in counted.keys() | told.keys():
         if counted.get(cohort) != told.get(cohort):

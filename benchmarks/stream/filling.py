@@ -60,7 +60,7 @@ async def fill(requests: int, batch_size: int, settings: Settings, seed: int, sa
         waiting, sent, size = [], 0, 0
         for record in messages(requests, batch_size, seed=seed, until_ns=time.time_ns()):
             waiting.append(record)
-            size += len(record.value)
+            size += len(record.value or b"")
             if len(waiting) == AT_ONCE:
                 await publisher.publish(waiting)
                 sent += len(waiting)
