@@ -9,8 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +28,7 @@ from streams.stack.stack import Stack
 from streams.stack.sweeper import SHM
 from streams.stack.topics_admin import ensure_topics
 from streams.topics import TOPICS, USAGE_BATCHES
+from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -108,13 +108,6 @@ def shm_prefix_of(endpoints: Endpoints) -> str:
 
 def shm_files(prefix: str) -> list[str]:
     return [path.name for path in SHM.glob(f"{prefix}*")]
-
-
-async def until(happened: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.05)
 
 
 async def produce(settings: Settings, values: list[bytes]) -> None:

@@ -33,6 +33,7 @@ from streams.stack.stack import Stack
 from streams.targets import clickhouse_target
 from streams.topics import TOPICS, USAGE_BATCHES, USAGE_DLQ
 from streams.worker.reread import MOST_MESSAGES, read_stretch
+from tests.waiting import until
 from triton_models.emitter.log import UsageLog
 
 pytestmark = pytest.mark.stack
@@ -75,7 +76,7 @@ class Running:
         """kill -9; returns when the process that follows is ready."""
         self.said.clear()
         self.stack.kill(name)
-        await until(lambda: _true(any(f"{name}: ready again" in line for line in self.said)), 90)
+        await until(lambda: any(f"{name}: ready again" in line for line in self.said), 90)
 
     async def ask(self, sql: str, prefix: str) -> list[tuple[object, ...]]:
         return await asyncio.to_thread(self._ask, sql, prefix)
@@ -187,17 +188,6 @@ def computed(batches: Iterable[UsageBatch]) -> Totals:
             own[2] += request.output_tokens
             own[3] += request.gpu_ns
     return {k: (n, i, o, ns, ns * USD_PER_NS) for k, (n, i, o, ns) in sums.items()}
-
-
-async def _true(value: bool) -> bool:
-    return value
-
-
-async def until(holds: Callable[[], Awaitable[bool]], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await holds():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.1)
 
 
 async def settled(read: Callable[[], Awaitable[Totals]], expected: Totals) -> Totals:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.topics import USAGE_BATCHES
 from streams.until_told import PART_S
+from tests.waiting import until
 
 pytestmark = pytest.mark.stack
 
@@ -220,13 +221,6 @@ def free_port() -> int:
         return port
 
 
-async def until(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await asyncio.to_thread(holds):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.1)
-
-
 async def done(*emitters: subprocess.Popen[bytes], code: int = 0) -> None:
     for emitter in emitters:
         assert await asyncio.to_thread(emitter.wait, 60) == code
@@ -259,7 +253,7 @@ async def test_with_kafka_away_the_cap_holds_and_drops_are_counted_over_kills_of
         shipper.process.kill()
     await done(*emitters)
     shipper = host.ship(closed_port())
-    await until(lambda: bool(shipper.metrics()) and host.size_bytes <= CAP_BYTES)
+    await until(lambda: bool(shipper.metrics()) and host.size_bytes <= CAP_BYTES, 30.0)
     assert shipper.metrics()["meter_usage_log_max_bytes"] == CAP_BYTES
     await shipper.end()
     shipper = host.ship()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +25,7 @@ from streams.reconciler.pending import Pending
 from streams.reconciler.telling import FORGOTTEN_AFTER_NS, Telling
 from streams.sentinel.app import KEPT, Sentinel
 from streams.settings import Settings
+from tests.waiting import until
 
 NS = 10**9
 
@@ -54,13 +53,6 @@ def sentinel(
 ) -> Sentinel:
     settings = Settings(log_dir=tmp_path, capacity_interval_s=interval_s)
     return Sentinel(settings, kafka, Silent(), SentinelMetrics(registry))  # type: ignore[arg-type]  # a fake
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 async def test_heartbeats_wait_for_kafka_and_go_out_in_order(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from streams.stack.groups import members
 from streams.stack.recipe import Recipe, Step, Unit
 from streams.stack.restarts import MOST_SHORT_LIVES
 from streams.stack.supervisor import Supervisor
+from tests.waiting import until
 
 SERVE = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(600)"
 WITH_CHILD = (
@@ -76,13 +76,6 @@ async def room(tmp_path: Path) -> AsyncIterator[Room]:
     if room.supervisor is not None:
         await room.supervisor.stop()
     await room.custody.release()
-
-
-async def until(happened: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.02)
 
 
 async def test_a_unit_starts_after_what_it_depends_on_and_stops_before(room: Room) -> None:

@@ -1,0 +1,20 @@
+"""Waiting in tests for what other processes and tasks bring about."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+
+async def until(
+    holds: Callable[[], bool] | Callable[[], Awaitable[bool]], timeout_s: float = 60.0
+) -> None:
+    """Asked twenty times a second; fails the test after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = holds()
+        if found if isinstance(found, bool) else await found:
+            return
+        assert time.monotonic() < deadline, f"it did not happen within {timeout_s:g} s"
+        await asyncio.sleep(0.05)
