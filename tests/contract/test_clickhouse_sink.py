@@ -33,7 +33,7 @@ MOST = Decimal("12345678901234567890.123456789012345678")
 """As many digits as a Decimal(38, 18) has."""
 BOOK = parse_price_book(
     '[[gpu_hour]]\nid = "p"\naccelerator = "cpu"\nregion = "*"\n'
-    'usd_per_gpu_hour = "123456789.123456789"\neffective_from = 2020-01-01T00:00:00Z\n',
+    'usd_per_gpu_hour = "987654.123456789"\neffective_from = 2020-01-01T00:00:00Z\n',
     "book",
 )
 
