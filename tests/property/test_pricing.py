@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.money import NS_PER_HOUR, atto_usd, quotient, usd
-from metering.prices import PriceBook, parse_price_book
+from metering.prices import BELOW_USD, PriceBook, parse_price_book
 from metering.pricing import gpu_cost_atto, price_batch
 from metering.usage import UsageBatch
 
-prices = st.decimals(0, 10**6, places=9, allow_nan=False, allow_infinity=False)
+prices = st.decimals(0, BELOW_USD - 1, places=9, allow_nan=False, allow_infinity=False)
 
 
 def book_at(price: Decimal, accelerator: str = "cpu") -> PriceBook:
