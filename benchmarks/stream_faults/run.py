@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.report import Say
 from benchmarks.stream_faults.compare import Findings, compare
@@ -31,7 +32,8 @@ STUCK_AFTER_S = 180.0
 BEHIND_S = 20.0
 """So many seconds' worth of requests may be emitted and not stored."""
 _JOINED = re.compile(rb"Joined group (\S+) \(generation (\d+)\)")
-_BUG = re.compile(rb"this is a bug; the worker ends")
+_BUG = re.compile(rb"this is a bug; the worker ends.*(?:\n(?!\d{4}-).*){0,60}")
+"""With what it met, up to the next line that has a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,15 @@ async def go_through(
         all_stored = await _all_stored(stack, emission.requests, say)
         stored_s = time.monotonic() - begun
         await _ended(watching)
+        bugs = [str(bug, errors="replace") for bug in _said(folder / "logs", _BUG)]
+        for bug in bugs:
+            say(bug)
         course = Course(
             hit=turmoil.hit,
             changed=turmoil.changed,
             restarts={**stack.restarts, "further workers": crew.restarts},
             rebalances=len(set(_said(folder / "logs", _JOINED))),
-            bugs=len(_said(folder / "logs", _BUG)),
+            bugs=len(bugs),
             without_progress=turmoil.without_progress,
             stubborn=crew.stubborn,
             emitted=emission.emitted,
@@ -195,6 +200,6 @@ async def _all_stored(stack: Stack, requests: int, say: Say) -> bool:
         await asyncio.sleep(2 * POLL_S)
 
 
-def _said(logs: Path, what: re.Pattern[bytes]) -> list[object]:
+def _said(logs: Path, what: re.Pattern[bytes]) -> list[Any]:
     """By any worker."""
     return [found for path in logs.glob("worker*.log") for found in what.findall(path.read_bytes())]
