@@ -118,8 +118,7 @@ def test_metered_usage_equals_tritons_own_counters(report: dict[str, Any], model
     assert sides["executions"]["server"] == sides["executions"]["metered"] > 0
     assert sides["rows"]["server"] == sides["rows"]["metered"] > 0
     server_ns, metered_ns = sides["gpu_ns"]["server"], sides["gpu_ns"]["metered"]
-    # The rest is the server's way to the model and back, which waits where the machine is busy.
-    assert 0.75 * server_ns <= metered_ns <= server_ns
+    assert 0.9 * server_ns <= metered_ns <= server_ns
 
 
 def test_the_incident_is_found_explained_and_delivered_and_the_calm_is_not(

@@ -347,7 +347,7 @@ async def test_duplicates_are_dropped_and_what_can_not_be_read_is_kept_apart_wit
     )
     expected = computed([first, *(UsageBatch.model_validate_json(value) for value in sound)])
     assert await settled(lambda: running.stored("refused-"), expected) == expected
-    await until(lambda: _at_least(running.letters(), len(refused)))
+    await until(lambda: _at_least(running.letters(), len(refused)), timeout_s=60)
     letters = await running.letters()
     assert {value: headers["meter_reason"] for value, headers in letters} == refused
     assert len(letters) == len(refused)

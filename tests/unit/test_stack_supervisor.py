@@ -101,7 +101,7 @@ async def test_a_killed_process_comes_back_with_another_pid_and_is_counted(room:
     before = supervisor.pids
     (room.folder / "one.up").unlink()
     assert supervisor.kill("one") == before["one"]
-    await until(lambda: any("ready again" in line for line in room.said))
+    await until(lambda: any("ready again" in line for line in room.said), timeout_s=10)
     assert supervisor.restarts == {"one": 1, "two": 0}
     assert supervisor.pids["one"] != before["one"]
     assert supervisor.pids["two"] == before["two"]
@@ -111,16 +111,16 @@ async def test_a_killed_process_comes_back_with_another_pid_and_is_counted(room:
 async def test_a_kill_takes_the_whole_group(room: Room) -> None:
     supervisor = await room.start(room.recipe("one", WITH_CHILD))
     group = supervisor.pids["one"]
-    await until(lambda: {line.command for line in members(group)} >= {"sleep"})
+    await until(lambda: {line.command for line in members(group)} >= {"sleep"}, timeout_s=10)
     supervisor.kill("one")
-    await until(lambda: not members(group))
+    await until(lambda: not members(group), timeout_s=10)
 
 
 async def test_a_death_of_the_leader_takes_its_children_along(room: Room) -> None:
     supervisor = await room.start(room.recipe("one", WITH_CHILD))
     group = supervisor.pids["one"]
     os.kill(group, signal.SIGKILL)
-    await until(lambda: not members(group))
+    await until(lambda: not members(group), timeout_s=10)
 
 
 async def test_stop_ends_a_process_that_ignores_the_signal(room: Room) -> None:
@@ -135,7 +135,7 @@ async def test_what_a_process_leaves_is_cleaned_after_each_end(room: Room) -> No
     cleaned: list[int] = []
     supervisor = await room.start(room.recipe("one", clean=lambda: cleaned.append(1)))
     supervisor.kill("one")
-    await until(lambda: supervisor.restarts["one"] == 1)
+    await until(lambda: supervisor.restarts["one"] == 1, timeout_s=10)
     assert len(cleaned) == 1
     await supervisor.stop()
     assert len(cleaned) == 2
