@@ -199,8 +199,8 @@ class Board:
         """
         wall_ns = now_ns - self._began_ns
         count, sum_ns = self._alone
-        file.post_alone(self._slot, count + 1, sum_ns + wall_ns, now_ns)
-        if file.opened() != self._alone_since:
+        opened = file.post_alone(self._slot, count + 1, sum_ns + wall_ns, now_ns)
+        if opened != self._alone_since:
             return False
         self._alone = count + 1, sum_ns + wall_ns
         busy_ns, batch_ns = self._known_ns
@@ -271,6 +271,7 @@ class Board:
         file = BoardFile.made(self._path, self._device, patience_ns)
         try:
             self._slot = self._take_slot(file, patience_ns)
+            file.map()
         except BaseException:
             file.close()
             raise

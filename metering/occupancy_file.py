@@ -4,8 +4,9 @@ It is written in full when it is made, so it needs no space later, and comes to 
 rename. Of the two copies of the state the older one is overwritten; whoever dies at it leaves the
 other one.
 
-It is read and written by calls and not by a mapping: where a mapped page can't be had (a disk that
-copies on write is full, the file was cut) the process is killed, and a call only fails.
+It is read and written by calls. What an instance puts there at every batch, without the lock, it
+puts through a mapping (``metering.mapping``), where that is compiled: three calls of the kernel
+take a batch some 0.1 ms. Readers see one as the other.
 
 Locks, all released by a death: ``flock`` on the file, for the state; a lock of the open file
 description (``fcntl(2)``) on one byte per slot, far behind the end, for as long as the slot is
@@ -17,12 +18,14 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import sys
 import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
+from metering.compiled_server import mapping
 from metering.occupancy_layout import (
     ALONE,
     ALONE_AT,
@@ -52,6 +55,8 @@ PAUSE_S = 20e-6
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SLOT_LOCKS_AT = 1 << 40
 _FLOCK = struct.Struct("hhqqi4x")
+_BEGAN, _OPENED, _ALONE = (at // STAMP.size for at in (BEGAN_AT, OPENED_AT, ALONE_AT))
+_ALONE_EACH = ALONE.size // STAMP.size
 
 
 def boot_id() -> str:
@@ -75,6 +80,7 @@ class BoardFile:
         self._fd = fd
         self._buffer = bytearray(TEXTS_AT - ENDED_AT)
         self._written: Table | None = None
+        self._mapping: mapping.Mapping | None = None
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -143,7 +149,14 @@ class BoardFile:
         if written != len(content):
             raise OSError(f"{self.path}: {written} of {len(content)} bytes were written")
 
+    def map(self) -> None:
+        """For who puts something there at every batch. Raises OSError: it can't be had."""
+        if mapping is not None and self._mapping is None and sys.byteorder == "little":
+            self._mapping = mapping.Mapping(self._fd, STATE_AT)
+
     def close(self) -> None:
+        if self._mapping is not None:
+            self._mapping.close()
         os.close(self._fd)
 
     def is_unlinked(self) -> bool:
@@ -201,21 +214,25 @@ class BoardFile:
         Raises:
             OSError: the disk does not take it.
         """
+        if self._mapping is not None:
+            self._mapping.put(_BEGAN + n, began_ns)
+            return
         if os.pwrite(self._fd, STAMP.pack(began_ns), BEGAN_AT + STAMP.size * n) != STAMP.size:
             raise OSError(f"{self.path}: the stamp was not written whole")
 
-    def post_alone(self, n: int, count: int, sum_ns: int, over_ns: int) -> None:
-        """Without the lock: so many batches of slot ``n`` were alone on the device so far.
+    def post_alone(self, n: int, count: int, sum_ns: int, over_ns: int) -> int:
+        """Without the lock: so many batches of slot ``n`` were alone on the device so far. How
+        often a slot had been opened after that was there.
 
         Raises:
             OSError: the disk does not take it.
         """
+        if self._mapping is not None:
+            self._mapping.put_between(_ALONE + _ALONE_EACH * n, count, sum_ns, over_ns)
+            return self._mapping.get(_OPENED)
         content = ALONE.pack(count, sum_ns, over_ns, count)
         if os.pwrite(self._fd, content, ALONE_AT + ALONE.size * n) != ALONE.size:
             raise OSError(f"{self.path}: the sums were not written whole")
-
-    def opened(self) -> int:
-        """How often a slot was opened; needs no lock."""
         raw = os.pread(self._fd, STAMP.size, OPENED_AT)
         if len(raw) != STAMP.size:
             raise DamagedBoard(f"{self.path} was cut short")
