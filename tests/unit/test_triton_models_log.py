@@ -25,7 +25,7 @@ from metering.wal import (
     segment_name,
 )
 from metering.wal_cap import SHIPPER_LOCK, read_unwritten, size_bytes, survey, writer_is_gone
-from triton_models.emitter.log import UsageLog
+from triton_models.emitter.log import LOOK_EVERY_NS, UsageLog
 
 
 def records(folder: Path) -> list[tuple[int, bytes]]:
@@ -111,13 +111,28 @@ def test_a_full_disk_loses_one_record_whole_and_shows_as_a_gap(tmp_path: Path) -
     assert records(tmp_path) == [(0, b"one"), (2, b"three")]
 
 
-def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
+def test_a_deleted_folder_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triton_models.emitter.log.LOOK_EVERY_NS", 0)
     folder = tmp_path / "source"
     log = UsageLog(folder)
     write(log, b"one")
     shutil.rmtree(folder)
     write(log, b"two")
     assert records(folder) == [(1, b"two")]
+
+
+def test_a_deleted_segment_takes_along_what_comes_before_the_next_look(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    log = UsageLog(folder)
+    write(log, b"one")
+    begun_ns = time.monotonic_ns()
+    shutil.rmtree(folder)
+    written = 0
+    while not folder.exists():
+        write(log, b"more")
+        written += 1
+    assert time.monotonic_ns() - begun_ns <= 10 * LOOK_EVERY_NS
+    assert records(folder) == [(written, b"more")]  # those before it are a gap
 
 
 def test_a_folder_that_can_not_be_made_is_tried_again(tmp_path: Path) -> None:

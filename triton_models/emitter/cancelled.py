@@ -9,6 +9,7 @@ asked counts as served: to Triton it is a success all the same.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, get_args
 
@@ -24,10 +25,14 @@ class Cancellable(Protocol):
 
 
 class Watch:
-    """Of one model instance. ``always`` asks all, ``never`` none."""
+    """Of one model instance. ``always`` asks all, ``never`` none. Of a batch shorter than
+    ``from_ns`` none is asked."""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
+        self.from_ns = {"always": 0, "affordable": AFFORDABLE_PART * ASK_NS, "never": sys.maxsize}[
+            asking
+        ]
 
     def cancelled(
         self, requests: Sequence[Cancellable], sequence: int, wall_ns: int

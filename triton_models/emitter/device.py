@@ -61,17 +61,16 @@ class Device:
         marks = self._marks
         if marks is not None:
             marks.stop()
-        start_ns, end_ns, share_ns = self._held()
-        device_ns = None if marks is None or marks.source != "cuda" else marks.elapsed_ns()
-        return Had(start_ns, end_ns, share_ns, device_ns)
-
-    def _held(self) -> Held:
+        held: Held | None = None
         if self._board is not None:
             try:
-                return self._board.end()
+                held = self._board.end()
             except Exception as exc:  # noqa: BLE001  # metering never fails inference
                 self._do_without(exc)
-        return Held(self._start_ns, time.monotonic_ns(), None)
+        if held is None:
+            held = Held(self._start_ns, time.monotonic_ns(), None)
+        device_ns = None if marks is None or marks.source != "cuda" else marks.elapsed_ns()
+        return Had(*held, device_ns)
 
     def _do_without(self, exc: Exception) -> None:
         self._board = None

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +19,10 @@ from triton_models.emitter.cancelled import Watch, watch_of
 from triton_models.emitter.clock import clock_of
 from triton_models.emitter.device import Device
 from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
-from triton_models.emitter.gateway import NOBODY, gate_of
+from triton_models.emitter.gateway import NOBODY, Gate, gate_of
 from triton_models.emitter.identity import Identity
 from triton_models.emitter.log import UsageLog
-from triton_models.emitter.record import Served, asked_by, asked_by_texts, took
+from triton_models.emitter.record import Served, asked_by, asked_by_texts, recorder_of, took
 from triton_models.emitter.stamp import Stamp
 
 __all__ = ["MeteredModel", "Served"]
@@ -67,6 +67,9 @@ class MeteredModel(ABC):
         self.facts = facts_of(args, os.environ, this_process())
         self._head = encode_head(self.facts.constant(), self.operation, self.facts.recipe)
         self._batches_rows = int(self.config.get("max_batch_size", 0)) > 0
+        self._recorder = None
+        if self.facts.recipe is not None:  # What only this process can divide, it finishes itself.
+            self._recorder = recorder_of(self._head, batched=self._batches_rows)
         self._watch: Watch = watch_of(given)
         self._behind = Behind(self.config)
         self._gate = gate_of(given, os.environ, backend.log_error, warm_ups_of(self.config))
@@ -90,7 +93,7 @@ class MeteredModel(ABC):
             # What is done for identity takes no time of the accelerator.
             if self._behind.believes:
                 self._take_stamps_off(requests)
-            identities = self._identify(requests)
+            identities = () if self._gate is None else self._identify(self._gate, requests)
             asked = self._asked(requests, identities)
             self._device.begin()
             begun = True
@@ -134,16 +137,20 @@ class MeteredModel(ABC):
         (rows,) = self._rows([request], [served])
         return backend.answer(self._behind.outputs(served, stamp, rows))
 
-    def _identify(self, requests: Sequence[backend.Request]) -> Sequence[Identity]:
+    def _identify(self, gate: Gate, requests: Sequence[backend.Request]) -> Sequence[Identity]:
         """What the gateway says of each; without one nobody is asked, and nobody refused."""
-        if self._gate is None:
-            return ()
         batch = [backend.parameters_of(r) for r in requests]
-        return self._gate.identify(batch, time.time())
+        return gate.identify(batch, time.time())
 
     def _asked(self, requests: Sequence[backend.Request], identities: Sequence[Identity]) -> bytes:
         """Nothing, if it can't be had: then the batch is counted as lost when it is over."""
         try:
+            if self._recorder is None or identities or self._texts:
+                asked = None
+            else:
+                asked = self._recorder.asked(requests)
+            if asked is not None:
+                return asked
             ids = [r.request_id()[:_LONG_ID] for r in requests]
             if identities:
                 return asked_by(ids, identities)
@@ -157,6 +164,8 @@ class MeteredModel(ABC):
     ) -> list[Served]:
         """A request whose identity is refused, or whose client has gone, never reaches the model;
         its batch mates do."""
+        if not (identities or self._stamps):
+            return self._answers(requests)
         turned_away = self._turned_away(identities)
         if turned_away is None:
             return self._answers(requests)
@@ -197,11 +206,7 @@ class MeteredModel(ABC):
             timing = Timing(start_ns, end_ns, end_epoch_ns, share_ns, device_ns, *phases)
             try:
                 asked = asked or self._asked(requests, [NOBODY] * len(requests))
-                taken = self._took(requests, served, sequence, timing)
-                payload = encode_record(self._head, sequence, timing, asked, taken)
-                if self.facts.recipe is None:  # Only this process has the rule.
-                    batch = usage_of_payload(payload, self.facts.rule)
-                    payload = batch.model_dump_json().encode()
+                payload = self._payload(requests, asked, served, sequence, timing)
             except Exception:
                 self._log.lose(len(requests))
                 raise
@@ -214,21 +219,44 @@ class MeteredModel(ABC):
                     f"the last one because of {exc!r}"
                 )
 
-    def _took(
+    def _payload(
         self,
         requests: Sequence[backend.Request],
+        asked: bytes,
         served: Sequence[Served] | None,
         sequence: int,
         timing: Timing,
-    ) -> Took:
+    ) -> bytes:
         if served is None:
-            failed = [_FAILED] * len(requests)
-            rows = self._rows(requests, failed)
-            waited_ns = self._waited_ns(timing)
-            return took(rows, failed, status="failed", queue_ns=waited_ns)
+            taken = self._failed(requests, timing)
+        else:
+            cancelled: Collection[int] = ()
+            if (wall_ns := timing.end_ns - timing.start_ns) >= self._watch.from_ns:
+                cancelled = self._watch.cancelled(requests, sequence, wall_ns)
+            if self._recorder is not None and not (cancelled or self._stamps):
+                payload = self._recorder.record(sequence, timing, asked, served)
+                if payload is not None:
+                    return payload
+            taken = self._took(requests, served, cancelled, timing)
+        payload = encode_record(self._head, sequence, timing, asked, taken)
+        if self.facts.recipe is not None:
+            return payload
+        # Only this process has the rule.
+        return usage_of_payload(payload, self.facts.rule).model_dump_json().encode()
+
+    def _failed(self, requests: Sequence[backend.Request], timing: Timing) -> Took:
+        failed = [_FAILED] * len(requests)
+        rows = self._rows(requests, failed)
+        return took(rows, failed, status="failed", queue_ns=self._waited_ns(timing))
+
+    def _took(
+        self,
+        requests: Sequence[backend.Request],
+        served: Sequence[Served],
+        cancelled: Collection[int],
+        timing: Timing,
+    ) -> Took:
         rows = self._rows(requests, served)
-        wall_ns = timing.end_ns - timing.start_ns
-        cancelled = self._watch.cancelled(requests, sequence, wall_ns)
         if not (cancelled or self._stamps):
             return took(rows, served)
         others: dict[int, Outcome] = dict.fromkeys(cancelled, "cancelled")

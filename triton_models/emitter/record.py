@@ -9,21 +9,20 @@ code costs several times as much.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from metering.apportion import Turn
+from metering.compiled_server import recorder
 from metering.names import clean
 from metering.records import Asked, Took, encode_asked, join_asked
-from metering.usage import Outcome
+from metering.usage import UNATTRIBUTED, Outcome
 from triton_models.emitter.identity import Identity, payer_of_text
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """A model's answer to one request, and what it took, summed over the request's rows.
 
     With an ``error`` the client gets that message instead of ``outputs``; ``by_client`` says that
@@ -33,7 +32,7 @@ class Served:
     an engine) are what some rules of apportionment go by, where the model can tell.
     """
 
-    outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    outputs: Mapping[str, NDArray[Any]] = MappingProxyType({})
     error: str | None = None
     by_client: bool = False
     input_tokens: int = 0
@@ -42,6 +41,13 @@ class Served:
     reasoning_tokens: int = 0
     row_tokens: Sequence[tuple[int, int]] = ()
     turns: Sequence[Turn] = ()
+
+
+def recorder_of(head: bytes, *, batched: bool) -> recorder.Recorder | None:
+    """What writes the record of a usual batch at once; ``None`` where it is not compiled."""
+    if recorder is None:
+        return None
+    return recorder.Recorder(head, payer_of_text, UNATTRIBUTED, Served, batched)
 
 
 def asked_by(request_ids: Sequence[str], identities: Sequence[Identity]) -> bytes:
@@ -76,8 +82,8 @@ def took(
 ) -> Took:
     """``others`` have another outcome than ``status``; ``queue_ns`` is of those that have waited
     for a time that is known; both by position. An ``ok`` with an error is an ``error``."""
-    columns = zip(*map(_told, served), strict=True) if served else ((),) * 7
-    inputs, cached, outputs, reasoning, errors, row_tokens, turns = columns
+    columns = zip(*served, strict=True) if served else ((),) * len(Served._fields)
+    _, errors, _, inputs, cached, outputs, reasoning, row_tokens, turns = columns
     more: dict[str, dict[str, Any]] = {}
     if any(row_tokens) or any(turns):
         _tell(more, "row_tokens", {p: t for p, t in enumerate(row_tokens) if t})
@@ -97,12 +103,6 @@ def took(
         status,
         more,
     )
-
-
-_told = attrgetter(
-    "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "error",
-    "row_tokens", "turns",
-)  # fmt: skip
 
 
 def _tell(more: dict[str, dict[str, Any]], name: str, by_position: Mapping[int, object]) -> None:
