@@ -1,13 +1,15 @@
-"""A file that a model and the benchmark have in memory together: a switch, and a record per batch.
+"""A file that a model and the benchmark have in memory together: a switch and a record per batch.
 
 Runs on both sides, so it needs the standard library alone. The model writes records and the
-benchmark the switch. A record is whole before the count says that it is there.
+benchmark the switches, ahead of it: so nobody has to wake up between two blocks, and they can be of
+a few batches each. A record is whole before the count says that it is there.
 """
 
 from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,7 +19,8 @@ FOLDER_VARIABLE = "METER_BENCH_DIR"
 BATCHES = 2**16
 _RECORD = struct.Struct("<QQQQQ")
 _COUNT = struct.Struct("<Q")
-_SWITCH_AT, _COUNT_AT, _RECORDS_AT = 0, 8, 64
+_COUNT_AT, _SWITCHES_AT = 0, 64
+_RECORDS_AT = _SWITCHES_AT + BATCHES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,15 @@ class Board:
 
     @property
     def on(self) -> bool:
-        return self._memory[_SWITCH_AT] == 1
+        """Whether the model's next batch is to be metered; off as long as nobody has said it."""
+        return self._noted < BATCHES and self._memory[_SWITCHES_AT + self._noted] == 1
 
-    @on.setter
-    def on(self, on: bool) -> None:
-        self._memory[_SWITCH_AT] = int(on)
+    def switch(self, first: int, switches: Sequence[bool]) -> None:
+        """For the batches from ``first`` on. Raises ValueError: there is no place for so many."""
+        if first + len(switches) > BATCHES:
+            raise ValueError(f"{first + len(switches)} batches: a board holds {BATCHES}")
+        at = _SWITCHES_AT + first
+        self._memory[at : at + len(switches)] = bytes(switches)
 
     @property
     def count(self) -> int:

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from array import array
+from bisect import bisect_left
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _INT32 = struct.Struct("<i")
 
 
 class Answers:
-    """When each answer came, on the monotonic clock, and after how long, in seconds."""
+    """When each answer came, on the monotonic clock, and after how long, in seconds; in order."""
 
     def __init__(self) -> None:
         self.at_s = array("d")
@@ -48,11 +49,8 @@ class Answers:
 
     def latencies_s(self, begin_s: float, end_s: float) -> list[float]:
         """Of those that came in between."""
-        return [
-            latency
-            for at, latency in zip(self.at_s, self.latency_s, strict=True)
-            if begin_s <= at < end_s
-        ]
+        first, until = bisect_left(self.at_s, begin_s), bisect_left(self.at_s, end_s)
+        return self.latency_s[first:until].tolist()
 
 
 async def run(triton: str, model: str) -> Answers:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, median
 
 from benchmarks.report import Figure
-from benchmarks.triton.measure import Measured
-from benchmarks.triton.statistics import Change, change_of
+from benchmarks.triton.measure import Measured, Run
+from benchmarks.triton.statistics import Change, change_of, quantile
 
 THROUGHPUT_PERCENT = -1.0
 SERVE_PERCENT = 1.0
@@ -16,8 +16,8 @@ ERROR_PERCENT = 1.0
 """The most that the standard error of either may be: a change that can't be seen is no proof."""
 
 
-def figures_of(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
-    pairs, noise = pairs_of(blocks, noise=False), pairs_of(blocks, noise=True)
+def figures_of(model: str, run: Run) -> dict[str, Figure]:
+    pairs, noise = pairs_of(run.blocks, noise=False), pairs_of(run.blocks, noise=True)
     on, off = [a for a, _ in pairs], [b for _, b in pairs]
     throughput = _change(pairs, lambda m: m.requests_per_s)
     serve = _change(pairs, lambda m: m.serve_ns)
@@ -59,32 +59,24 @@ def figures_of(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
             spread=f"{fmean(m.serve_ns for m in off) / 1e6:.1f} ms when off",
         ),
     }
-    figures |= {"cores, on": _cores(on), "cores, off": _cores(off)}
+    figures["cores"] = _cores(run.cores)
     return {f"{model}: {name}": figure for name, figure in figures.items()}
 
 
-def figures_beside(model: str, blocks: Sequence[Measured]) -> dict[str, Figure]:
+def figures_beside(model: str, run: Run) -> dict[str, Figure]:
     """The same without targets, and less of it."""
-    kept = (
-        "throughput",
-        "throughput, noise",
-        "batch time",
-        "p50",
-        "p99",
-        "cores, on",
-        "cores, off",
-    )
+    kept = ("throughput", "throughput, noise", "batch time", "p50", "p99", "cores")
     return {
         name: replace(figure, target=None, holds=None)
-        for name, figure in figures_of(model, blocks).items()
+        for name, figure in figures_of(model, run).items()
         if name.removeprefix(f"{model}: ") in kept
     }
 
 
-def _cores(side: Sequence[Measured]) -> Figure:
-    cores = {part: fmean(m.cores[part] for m in side) for part in side[0].cores}
-    told = ", ".join(f"{part} {busy:.2f}" for part, busy in cores.items())
-    return Figure(round(sum(cores.values()), 2), "busy", spread=told)
+def _cores(busy: Mapping[str, float]) -> Figure:
+    """One batch in four was metered."""
+    told = ", ".join(f"{part} {cores:.2f}" for part, cores in busy.items())
+    return Figure(round(sum(busy.values()), 2), "busy", spread=told)
 
 
 def pairs_of(blocks: Sequence[Measured], *, noise: bool) -> list[tuple[Measured, Measured]]:
@@ -101,15 +93,14 @@ def _change(
 
 
 def _told(change: Change, target: str | None = None, holds: bool | None = None) -> Figure:
-    return Figure(round(change.percent, 2), "%", target, holds, f"± {change.standard_error:.2f}")
+    told = f"± {change.standard_error:.2f}, {change.pairs} pairs"
+    return Figure(round(change.percent, 2), "%", target, holds, told)
 
 
 def _latency(pairs: Sequence[tuple[Measured, Measured]], q: float) -> Figure:
-    change = _change(pairs, lambda m: m.latency_ms(q))
-    more_ms = median(a.latency_ms(q) - b.latency_ms(q) for a, b in pairs)
-    return Figure(
-        round(more_ms, 2),
-        "ms",
-        spread=f"{change.percent:+.1f} % ± {change.standard_error:.1f} of "
-        f"{median(b.latency_ms(q) for _, b in pairs):.1f}",
+    """Of all answers of a side: a block alone has too few for a p99."""
+    on, off = (
+        1e3 * quantile([s for m in side for s in m.latencies_s], q)
+        for side in zip(*pairs, strict=True)
     )
+    return Figure(round(on - off, 2), "ms", spread=f"{100 * (on / off - 1):+.1f} % of {off:.1f}")

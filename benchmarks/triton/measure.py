@@ -1,17 +1,18 @@
-"""One model under its clients, block by block: switch, let it settle, count."""
+"""One model under its clients, block by block: each is some batches in a row, on or off."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from statistics import fmean, median
 
 from benchmarks.triton import cores
-from benchmarks.triton.board import BATCHES, Batch, Board
+from benchmarks.triton.board import Batch, Board
 from benchmarks.triton.clients import Answers
 from benchmarks.triton.statistics import Block, quantile
 from metering.errors import MeteringError
@@ -20,10 +21,14 @@ from streams.stack.places import REPO
 from streams.stack.stack import Stack
 
 WARM_UP_S = 1.5
-LEAST_BATCHES = 3
+SETTLING = 1
+"""Batches that a block begins with and that do not count."""
+COUNTED = 3
+_AHEAD = 100
+"""Batches that the model is ahead of the first block, so that its switches come in time."""
 STALLED_S = 10.0
-TELL_EVERY = 30
-"""Blocks."""
+TELL_EVERY_S = 15.0
+_LOOK_EVERY_S = 0.5
 _START_S = 60.0
 _STOP_S = 30.0
 _PARTS = ("triton", "shipper", "kafka")
@@ -31,25 +36,23 @@ _PARTS = ("triton", "shipper", "kafka")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What of a block counts: batches that began and ended in it, answers that came in it."""
+    """``settled_ns`` is when the last of a block's batches that do not count was over; ``batches``
+    are those that do, ``latencies_s`` of the answers that came meanwhile."""
 
     block: Block
+    settled_ns: int
     batches: list[Batch]
     latencies_s: list[float]
-    cores: Mapping[str, float]
 
     @property
     def requests_per_s(self) -> float:
-        """From the end of the first batch to the end of the last: whole batches, so that a block's
-        length need not be a multiple of theirs."""
-        first, *rest = self.batches
-        return sum(b.requests for b in rest) / ((rest[-1].ended_ns - first.ended_ns) / 1e9)
+        """From the end of the batch before to the end of the last: whole batches."""
+        return sum(b.requests for b in self.batches) / (self.period_us * len(self.batches) / 1e6)
 
     @property
     def period_us(self) -> float:
         """From the end of one batch to the end of the next, on average."""
-        first, last = self.batches[0], self.batches[-1]
-        return (last.ended_ns - first.ended_ns) / (len(self.batches) - 1) / 1e3
+        return (self.batches[-1].ended_ns - self.settled_ns) / len(self.batches) / 1e3
 
     @property
     def serve_ns(self) -> float:
@@ -68,11 +71,10 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    block: Block
-    batches: list[Batch]
-    begin_ns: int
-    end_ns: int
+class Run:
+    """A model's blocks, and how many cores each part of the stack was busy on meanwhile."""
+
+    blocks: list[Measured]
     cores: Mapping[str, float]
 
 
@@ -80,31 +82,25 @@ async def measure(
     stack: Stack,
     board: Board,
     model: str,
-    blocks: Iterable[Block],
-    *,
-    settle_s: float,
-    count_s: float,
+    blocks: Sequence[Block],
     say: Callable[[str], None],
-) -> list[Measured]:
-    """Every block lasts ``settle_s`` and ``count_s``, or until it has ``LEAST_BATCHES``; only the
-    second part is counted.
+) -> Run:
+    """All blocks, one after the other; ``SETTLING + COUNTED`` batches each.
 
     Raises:
-        MeteringError: the clients fail, or a block's batches are not as its switch says.
+        MeteringError: the clients fail, the model stands still, or a batch is not as its switch.
+        ValueError: there are more batches than a board holds.
     """
     answers = stack.endpoints.folder / f"answers-{model}"
     clients = await _start(stack.endpoints.triton_grpc, model, answers)
     try:
         await _until_warm(clients, board, model)
-        spans = []
-        for number, block in enumerate(blocks):
-            board.on = block.on
-            await asyncio.sleep(settle_s)
-            span = await _count(stack, board, block, clients.pid, count_s)
-            _check(clients, span, model)
-            spans.append(span)
-            if number % TELL_EVERY == 0:
-                say(f"{model}: {_told(span)}")
+        groups = {name: stack.endpoints.pids[name] for name in _PARTS} | {"clients": clients.pid}
+        first, each = board.count + _AHEAD, SETTLING + COUNTED
+        board.switch(first, [block.on for block in blocks for _ in range(each)])
+        before = cores.read(groups)
+        await _until_over(clients, board, model, first + each * len(blocks), say)
+        busy = cores.read(groups).cores_since(before)
     finally:
         if clients.stdin is not None:
             clients.stdin.close()
@@ -116,15 +112,21 @@ async def measure(
     if clients.returncode != 0:
         raise _failed(clients, model)
     seen = Answers.read(answers)
-    return [
-        Measured(
-            span.block,
-            span.batches,
-            seen.latencies_s(span.begin_ns / 1e9, span.end_ns / 1e9),
-            span.cores,
-        )
-        for span in spans
-    ]
+    return Run(
+        [
+            _measured(model, block, board.batches(at, at + each), seen)
+            for block, at in zip(blocks, count(first, each), strict=False)
+        ],
+        busy,
+    )
+
+
+def _measured(model: str, block: Block, batches: list[Batch], seen: Answers) -> Measured:
+    if any(batch.on is not block.on for batch in batches):
+        raise MeteringError(f"{model}: a batch was not metered as on={block.on} asks for")
+    settled_ns, counted = batches[SETTLING - 1].ended_ns, batches[SETTLING:]
+    latencies_s = seen.latencies_s(settled_ns / 1e9, counted[-1].ended_ns / 1e9)
+    return Measured(block, settled_ns, counted, latencies_s)
 
 
 async def _start(grpc: str, model: str, answers: Path) -> asyncio.subprocess.Process:
@@ -143,41 +145,37 @@ async def _until_warm(clients: asyncio.subprocess.Process, board: Board, model: 
     await asyncio.sleep(WARM_UP_S)
 
 
-async def _count(stack: Stack, board: Board, block: Block, clients: int, count_s: float) -> _Span:
-    groups = {name: stack.endpoints.pids[name] for name in _PARTS} | {"clients": clients}
-    before, first, begin_ns = cores.read(groups), board.count, time.monotonic_ns()
-    await asyncio.sleep(count_s)
-    deadline = time.monotonic() + STALLED_S
-    while (  # noqa: ASYNC110  # another process's memory has no event for it
-        board.count <= first + LEAST_BATCHES and time.monotonic() < deadline
-    ):
-        await asyncio.sleep(0.01)
-    end_ns, until, after = time.monotonic_ns(), board.count, cores.read(groups)
-    batches = [b for b in board.batches(first, until) if b.begun_ns >= begin_ns]
-    return _Span(block, batches, begin_ns, end_ns, after.cores_since(before))
-
-
-def _check(clients: asyncio.subprocess.Process, span: _Span, model: str) -> None:
-    if clients.returncode is not None:
-        raise _failed(clients, model)
-    if len(span.batches) < 2:
-        raise MeteringError(
-            f"{model}: {len(span.batches)} batches in a block; at least 2 are wanted "
-            f"(and a board holds {BATCHES} in all)"
-        )
-    if any(batch.on is not span.block.on for batch in span.batches):
-        raise MeteringError(f"{model}: a batch was not metered as on={span.block.on} asks for")
+async def _until_over(
+    clients: asyncio.subprocess.Process,
+    board: Board,
+    model: str,
+    until: int,
+    say: Callable[[str], None],
+) -> None:
+    seen, seen_at = board.count, time.monotonic()
+    tell_at = seen_at + TELL_EVERY_S
+    while board.count < until:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        now = time.monotonic()
+        if clients.returncode is not None:
+            raise _failed(clients, model)
+        if board.count > seen:
+            seen, seen_at = board.count, now
+        elif now - seen_at > STALLED_S:
+            raise MeteringError(f"{model}: no batch in {STALLED_S:g} s")
+        if now >= tell_at:
+            say(f"{model}: {_told(board, seen)}, {until - seen:,} batches to go")
+            tell_at = now + TELL_EVERY_S
 
 
 def _failed(clients: asyncio.subprocess.Process, model: str) -> MeteringError:
     return MeteringError(f"{model}: its clients ended with exit code {clients.returncode}")
 
 
-def _told(span: _Span) -> str:
-    took_ms = fmean(b.serve_ns for b in span.batches) / 1e6
-    beside_us = median(b.beside_ns for b in span.batches) / 1e3
-    return (
-        f"pair {span.block.pair + 1:>2} {'on' if span.block.on else 'off':<3} "
-        f"{len(span.batches):>4} batches, {took_ms:.2f} ms each and {beside_us:.0f} µs beside; "
-        f"others {span.cores[cores.OTHERS]:.2f} cores"
-    )
+def _told(board: Board, seen: int) -> str:
+    batches = board.batches(max(0, seen - 100), seen)
+    told = [f"{fmean(b.serve_ns for b in batches) / 1e6:.2f} ms a batch"]
+    for on in (True, False):
+        if beside := [b.beside_ns for b in batches if b.on is on]:
+            told.append(f"{median(beside) / 1e3:.0f} µs beside when {'on' if on else 'off'}")
+    return ", ".join(told)

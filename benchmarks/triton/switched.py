@@ -1,7 +1,7 @@
 """Models whose metering can be switched while they run; imported in Triton's stub alone.
 
-Off, ``execute`` does what an unmetered model would: serve and answer. Either way it reads the
-switch and notes its times, so what is compared differs by metering alone.
+Off, ``execute`` does what an unmetered model would: serve and answer. Either way it reads its
+batch's switch and notes its times, so what is compared differs by metering alone.
 """
 
 from __future__ import annotations
