@@ -2,7 +2,7 @@
 
 One real server with three models that are switched between metered and not while 64 clients keep
 it busy. Blocks come in pairs: on and off, and off and off, which is what the machine varies by
-itself. A block is a few batches in a row. ``SEED`` draws the order.
+itself. A block is four batches in a row. ``SEED`` draws the order.
 
 Twice: first with the shipper, and the Kafka that it ships to, at work on the same cores; then with
 both held, and usage waiting in the log. The first is told, and depends on how many cores there
@@ -32,13 +32,15 @@ from streams.stack.places import REPO
 from streams.stack.stack import Stack
 
 RESULTS = REPO / "build" / "results" / "bench_triton.json"
-MODELS = {"wait36": 150, "wait18": 250, "spin": 600}
+MODELS = {"wait36": 150, "wait18": 300, "spin": 1600}
 """With the pairs of blocks in a full run's first series. Many short blocks tell more than few long
 ones in the same time: on a machine that others use too, the speed of one batch differs from the
 next one's by as much as that of one second from the next, so what counts are pairs. The model that
 holds the interpreter varies most by itself."""
+NOISE_PART = 3
+"""What part of them are off and off."""
 BESIDE_PART, QUICK_PART = 4, 15
-"""What part of them the second series, and a quick run, have."""
+"""What part of both the second series, and a quick run, have."""
 REPOSITORY = REPO / "benchmarks" / "triton" / "models"
 BESIDE = "shipping beside it"
 RAN = (
@@ -66,7 +68,8 @@ async def run(part: int, seed: int) -> dict[str, Figure]:
             async def runs(part: int, seed: int) -> dict[str, Run]:
                 found = {}
                 for number, (model, pairs) in enumerate(MODELS.items()):
-                    blocks = list(plan(pairs // part, seed + number))
+                    counts = pairs // part, max(2, pairs // part // NOISE_PART)
+                    blocks = list(plan(*counts, seed + number))
                     found[model] = await measure(stack, boards[model], model, blocks, say)
                 return found
 

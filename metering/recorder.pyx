@@ -62,6 +62,10 @@ cdef struct Span:
     const char *at
     Py_ssize_t size
 
+cdef struct Payer:  # of those that are written, by its place: they may move
+    Py_ssize_t begin, size
+    uint64_t mark  # the same for the same text
+
 
 class NotUsual(Exception):
     """Never leaves this module."""
@@ -165,7 +169,7 @@ cdef class Recorder:
         """Who asked, from the ids and the parameters that the backend has; ``None``: not usual."""
         cdef Text *to = &self._text
         cdef Py_ssize_t n = 0, count = len(requests), kinds = 0
-        cdef Span[_COMPARED] seen  # within the payers, by their offsets: these may move
+        cdef Payer[_COMPARED] seen
         to.size = self._payers.size = 0
         self._hold_numbers(count)
         try:
@@ -266,10 +270,11 @@ cdef class Recorder:
             raise NotUsual
         return 0
 
-    cdef Py_ssize_t _put_payer(self, text, Span *seen, Py_ssize_t *kinds) except -1:
+    cdef Py_ssize_t _put_payer(self, text, Payer *seen, Py_ssize_t *kinds) except -1:
         """Behind the others, unless it is one of them; which one it is."""
         cdef Text *to = &self._payers
         cdef Py_ssize_t n, size, begin = to.size + (kinds[0] > 0)
+        cdef uint64_t mark
         cdef Span[2 * _FIELDS] found
         cdef const char *at = PyUnicode_AsUTF8AndSize(text, &size)
         cdef bytes its
@@ -281,14 +286,15 @@ cdef class Recorder:
             its = self._payer_of(text)
             _put(to, PyBytes_AS_STRING(its), PyBytes_GET_SIZE(its))
         size = to.size - begin
+        mark = _mark(to.at + begin, size)
         for n in range(min(kinds[0], <Py_ssize_t>_COMPARED)):
-            if seen[n].size == size:
-                if memcmp(to.at + <Py_ssize_t>seen[n].at, to.at + begin, size) == 0:
+            if seen[n].mark == mark and seen[n].size == size:
+                if memcmp(to.at + seen[n].begin, to.at + begin, size) == 0:
                     to.size = begin - 1
                     return n
         n = kinds[0]
         if n < _COMPARED:
-            seen[n].at, seen[n].size = <const char *>begin, size
+            seen[n] = Payer(begin, size, mark)
         kinds[0] = n + 1
         return n
 
@@ -319,6 +325,19 @@ cdef class Recorder:
         _put(to, b",", 1)
         _put(to, source, source_size)
         return _put(to, b",null]", 6)
+
+
+cdef uint64_t _mark(const char *at, Py_ssize_t size) noexcept:
+    cdef uint64_t word, mark = 0
+    cdef Py_ssize_t n = 0
+    while n + 8 <= size:
+        memcpy(&word, at + n, 8)
+        mark = (mark ^ word) * <uint64_t>0x9E3779B97F4A7C15
+        n += 8
+    while n < size:
+        mark = (mark ^ <unsigned char>at[n]) * <uint64_t>0x9E3779B97F4A7C15
+        n += 1
+    return mark
 
 
 cdef bint _find_fields(const char *at, Py_ssize_t size, Span *found) noexcept:

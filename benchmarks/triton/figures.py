@@ -74,7 +74,7 @@ def figures_beside(model: str, run: Run) -> dict[str, Figure]:
 
 
 def _cores(busy: Mapping[str, float]) -> Figure:
-    """One batch in four was metered."""
+    """On and off together."""
     told = ", ".join(f"{part} {cores:.2f}" for part, cores in busy.items())
     return Figure(round(sum(busy.values()), 2), "busy", spread=told)
 

@@ -42,15 +42,16 @@ class Change:
         return self.percent <= percent and self.standard_error <= standard_error
 
 
-def plan(pairs: int, seed: int) -> Iterator[Block]:
-    """``pairs`` of on and off, and as many of off and off, in drawn order.
+def plan(pairs: int, noise_pairs: int, seed: int) -> Iterator[Block]:
+    """``pairs`` of on and off, and ``noise_pairs`` of off and off, in drawn order.
 
     Of either kind the compared block comes first in one half of the pairs (the odd one is drawn),
     so that a drift of the machine cancels out.
     """
     drawn = random.Random(seed)
-    firsts = {noise: _halves(pairs, drawn) for noise in (False, True)}
-    kinds = [False, True] * pairs
+    counts = {False: pairs, True: noise_pairs}
+    firsts = {noise: _halves(count, drawn) for noise, count in counts.items()}
+    kinds = [False] * pairs + [True] * noise_pairs
     drawn.shuffle(kinds)
     for pair, noise in enumerate(kinds):
         first = firsts[noise].pop()

@@ -22,37 +22,42 @@ def both_of(blocks: list[Block]) -> list[tuple[Block, Block]]:
     return [(first, second) for first, second in pairs]
 
 
-@given(st.integers(1, 20), seeds)
+counts = st.integers(1, 20)
+
+
+@given(counts, counts, seeds)
 def test_a_pair_is_two_blocks_in_a_row_of_one_kind_of_which_one_is_compared(
-    pairs: int, seed: int
+    pairs: int, noise_pairs: int, seed: int
 ) -> None:
-    both = both_of(list(plan(pairs, seed)))
-    assert [first.pair for first, _ in both] == list(range(2 * pairs))
+    both = both_of(list(plan(pairs, noise_pairs, seed)))
+    assert [first.pair for first, _ in both] == list(range(pairs + noise_pairs))
     assert all(first.noise is second.noise for first, second in both)
     assert all(first.compared is not second.compared for first, second in both)
-    assert Counter(first.noise for first, _ in both) == {False: pairs, True: pairs}
+    assert Counter(first.noise for first, _ in both) == {False: pairs, True: noise_pairs}
 
 
-@given(st.integers(1, 20), seeds)
+@given(counts, counts, seeds)
 def test_the_compared_block_comes_first_in_half_of_the_pairs_of_either_kind(
-    pairs: int, seed: int
+    pairs: int, noise_pairs: int, seed: int
 ) -> None:
-    both = both_of(list(plan(pairs, seed)))
-    for noise in (False, True):
+    both = both_of(list(plan(pairs, noise_pairs, seed)))
+    for noise, count in ((False, pairs), (True, noise_pairs)):
         first = sum(a.compared for a, _ in both if a.noise is noise)
-        assert abs(2 * first - pairs) <= pairs % 2
+        assert abs(2 * first - count) <= count % 2
 
 
-@given(st.integers(1, 20), seeds)
-def test_only_the_compared_block_of_a_pair_that_is_no_noise_is_on(pairs: int, seed: int) -> None:
-    blocks = list(plan(pairs, seed))
+@given(counts, counts, seeds)
+def test_only_the_compared_block_of_a_pair_that_is_no_noise_is_on(
+    pairs: int, noise_pairs: int, seed: int
+) -> None:
+    blocks = list(plan(pairs, noise_pairs, seed))
     assert sum(b.on for b in blocks) == pairs
     assert not any(b.on for b in blocks if b.noise or not b.compared)
 
 
 def test_one_seed_gives_one_order_and_another_seed_another() -> None:
-    assert list(plan(10, 1)) == list(plan(10, 1))
-    assert list(plan(10, 1)) != list(plan(10, 2))
+    assert list(plan(10, 5, 1)) == list(plan(10, 5, 1))
+    assert list(plan(10, 5, 1)) != list(plan(10, 5, 2))
 
 
 def test_a_change_is_of_the_mean_ratio_and_its_error_falls_with_the_root_of_the_pairs() -> None:
