@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, median, quantiles
+from types import SimpleNamespace
 from typing import get_args
 
 from prometheus_client import CollectorRegistry
@@ -31,7 +32,7 @@ from streams.publisher import Record
 from streams.shipper.ship import IDLE_S, UPKEEP_S, Shipper
 from streams.stack.places import REPO
 from triton_models.emitter.log import SEGMENT_BYTES, Fsync, UsageLog
-from triton_models.emitter.record import Served, asked_by_texts, took
+from triton_models.emitter.record import Served, asked_by_texts, recorder_of, took
 
 RESULTS = REPO / "build" / "results" / "usage_log.json"
 MODES: tuple[Fsync, ...] = get_args(Fsync)
@@ -143,21 +144,26 @@ async def shipper_figures(folder: Path, rounds: int) -> dict[str, Figure]:
 
 
 def record_figures(rounds: int) -> dict[str, Figure]:
-    """The record of a batch of ``REQUESTS``, which the server writes, and the event that is made of
-    it elsewhere. Warm: after a batch, with the model's data in the caches, it takes some times as
-    long."""
+    """The record of a batch of ``REQUESTS``, which the server writes (compiled, and by Python where
+    it is not), and the event that is made of it elsewhere. Warm: after a batch, with the model's
+    data in the caches, it takes some times as long."""
     constant: dict[str, object] = dict.fromkeys(CONSTANT, "host/boot/1/llama_0")
     head = encode_head(
         constant | {"speedup": 1}, "chat", RuleRecipe("affine-shapley", COEFFICIENTS)
     )
     parameters = [
-        json.dumps({"tenant": f"tenant-{n % 32}", "team": "search", "project": "answers"})
+        f'{{"tenant":"tenant-{n % 32}","team":"search","project":"answers"}}'
         for n in range(REQUESTS)
     ]
     ids = [f"f3b0c442-98fc-1c14-9afb-{n:012d}" for n in range(REQUESTS)]
+    requests = [
+        SimpleNamespace(request_id=i.__str__, parameters=text.__str__)
+        for i, text in zip(ids, parameters, strict=True)
+    ]
     served = [Served(input_tokens=812 + n, output_tokens=143) for n in range(REQUESTS)]
     timing = Timing(0, 36_123_456, 1, 36_123_456)
-    records_us, events_us = [], []
+    records_us, events_us, compiled_us = [], [], []
+    recorder = recorder_of(head, batched=False)
     for _ in range(rounds * 20):
         begun = time.perf_counter_ns()
         asked = asked_by_texts(ids, parameters)
@@ -166,7 +172,16 @@ def record_figures(rounds: int) -> dict[str, Figure]:
         usage_of_payload(record).model_dump_json()
         events_us.append((time.perf_counter_ns() - between) / 1e3)
         records_us.append((between - begun) / 1e3)
-    return {
+        if recorder is not None:
+            begun = time.perf_counter_ns()
+            asked_compiled = recorder.asked(requests)
+            assert asked_compiled is not None  # noqa: S101  # they are usual ones
+            compiled = recorder.record(7, timing, asked_compiled, served)
+            compiled_us.append((time.perf_counter_ns() - begun) / 1e3)
+            assert compiled is not None  # noqa: S101
+            assert json.loads(compiled) == json.loads(record)  # noqa: S101
+    compiled_figures = {"record_64_compiled_us": figure(compiled_us, "us")} if compiled_us else {}
+    return compiled_figures | {
         "record_64_us": figure(records_us, "us", 150.0),
         "record_64_bytes": Figure(len(record), "bytes"),
         "event_of_record_64_us": figure(events_us, "us"),
