@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from metering.compiled import IS_COMPILED
 from sinks.clickhouse.schema import migrate
 from sinks.prometheus import serve
+from streams.closed_connections import tell_closed_connections
 from streams.odd_records import read_odd_records
 from streams.settings import Settings
 from streams.targets import clickhouse_target
@@ -38,6 +39,7 @@ def main() -> None:
         log.warning("usage is read without the compiled reader, at half the speed: see the README")
     # Of a loop of asyncio's own a worker that reads from a full topic takes a tenth longer.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    tell_closed_connections()
     keep_memory()
     read_odd_records()
     settings = Settings.from_env()
