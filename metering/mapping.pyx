@@ -36,7 +36,12 @@ cdef extern from *:
                     return;
             }
         }
-        sigaction(SIGBUS, &before, NULL);  /* It comes again at once, and goes there. */
+        if (before.sa_flags & SA_SIGINFO)
+            before.sa_sigaction(number, told, context);
+        else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+            before.sa_handler(number);
+        else
+            sigaction(SIGBUS, &before, NULL);  /* It comes again at once, and kills. */
     }
 
     static int watch_faults(void) {

@@ -20,6 +20,7 @@ import os
 import struct
 import sys
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -150,9 +151,11 @@ class BoardFile:
             raise OSError(f"{self.path}: {written} of {len(content)} bytes were written")
 
     def map(self) -> None:
-        """For who puts something there at every batch. Raises OSError: it can't be had."""
+        """For who puts something there at every batch. Where the file can't be mapped, or nothing
+        is compiled, calls do it."""
         if mapping is not None and self._mapping is None and sys.byteorder == "little":
-            self._mapping = mapping.Mapping(self._fd, STATE_AT)
+            with suppress(OSError):
+                self._mapping = mapping.Mapping(self._fd, STATE_AT)
 
     def close(self) -> None:
         if self._mapping is not None:

@@ -137,7 +137,7 @@ cdef uint32_t _crc32(const unsigned char *data, Py_ssize_t size) noexcept:
 
 
 cdef class Recorder:
-    """Of one model instance; one batch at a time.
+    """Of one model instance; one batch at a time, and who comes meanwhile is answered ``None``.
 
     ``payer_of`` gives the payer, as a record has it, for a request's parameters; ``nobody`` is who
     pays where no tenant is named. ``told`` is the type of tuple that ``record`` expects;
@@ -147,7 +147,7 @@ cdef class Recorder:
     cdef bytes _head, _nobody
     cdef object _payer_of
     cdef type _told
-    cdef bint _batched
+    cdef bint _batched, _is_busy
     cdef Text _text, _payers
     cdef int64_t *_numbers
     cdef Py_ssize_t _numbers_room
@@ -170,9 +170,12 @@ cdef class Recorder:
         cdef Text *to = &self._text
         cdef Py_ssize_t n = 0, count = len(requests), kinds = 0
         cdef Payer[_COMPARED] seen
-        to.size = self._payers.size = 0
-        self._hold_numbers(count)
+        if self._is_busy:
+            return None
+        self._is_busy = True
         try:
+            to.size = self._payers.size = 0
+            self._hold_numbers(count)
             _put(to, b'"requests":[', 12)
             for request in requests:
                 if n == count:
@@ -188,18 +191,23 @@ cdef class Recorder:
             _put(to, self._payers.at, self._payers.size)
             _put(to, b'],"payer":', 10)
             _put_column(to, self._numbers, count)
+            return PyBytes_FromStringAndSize(to.at, to.size)
         except (NotUsual, UnicodeError):
             return None
-        return PyBytes_FromStringAndSize(to.at, to.size)
+        finally:
+            self._is_busy = False
 
     def record(self, sequence, timing, bytes asked, served):
         """The record of a batch all of whose requests were served; ``None``: not usual."""
         cdef Text *to = &self._text
         cdef Py_ssize_t count = len(served)
         cdef bint any_cached = False, any_reasoning = False, other_rows = False
-        to.size = 0
-        self._hold_numbers(5 * count)
+        if self._is_busy:
+            return None
+        self._is_busy = True
         try:
+            to.size = 0
+            self._hold_numbers(5 * count)
             self._read(served, count, &any_cached, &any_reasoning, &other_rows)
             _put(to, PyBytes_AS_STRING(self._head), PyBytes_GET_SIZE(self._head))
             _put(to, b",", 1)
@@ -232,9 +240,11 @@ cdef class Recorder:
             _put(to, b',"rows":', 8)
             _put_column_or(to, other_rows, b"1", self._numbers + 4 * count, count)
             _put(to, b',"status":"ok","more":{}}', 25)
+            return PyBytes_FromStringAndSize(to.at, to.size)
         except NotUsual:
             return None
-        return PyBytes_FromStringAndSize(to.at, to.size)
+        finally:
+            self._is_busy = False
 
     cdef int _hold_numbers(self, Py_ssize_t count) except -1:
         if count > self._numbers_room:

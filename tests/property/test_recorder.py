@@ -164,6 +164,34 @@ def test_what_python_has_to_mend_is_left_to_it(request_of: Request) -> None:
     assert one.asked([Request("r", '{"tenant":"a"}')]) == asked_by_texts(["r"], ['{"tenant":"a"}'])
 
 
+def test_a_batch_in_the_midst_of_another_is_left_to_python_and_harms_it_not() -> None:
+    one = recorder_for()
+    within: list[object] = []
+
+    class Nested(Request):
+        def parameters(self) -> Any:
+            within.append(one.asked([Request("inner", '{"tenant":"b"}')] * 9))
+            within.append(one.record(1, Timing(1, 2, 3), b"", [FINE] * 9))
+            return super().parameters()
+
+    batch = [Nested(f"r-{n}", '{"tenant":"a"}') for n in range(3)]
+    found = one.asked(batch)
+    assert found is not None
+    assert told(found) == told(asked_by_texts(["r-0", "r-1", "r-2"], ['{"tenant":"a"}'] * 3))
+    assert within == [None] * 6
+
+
+def test_an_error_of_a_request_is_passed_on_and_the_next_batch_is_fine() -> None:
+    class Broken(Request):
+        def request_id(self) -> Any:
+            raise ZeroDivisionError("as it should not")
+
+    one = recorder_for()
+    with pytest.raises(ZeroDivisionError):
+        one.asked([Broken("r", "{}")])
+    assert one.asked([Request("r", "{}")]) is not None
+
+
 def test_who_is_nobody_is_said_as_python_says_it() -> None:
     assert recorder_for().asked([Request("", "")]) == asked_by_texts([""], [""])
     assert payer_of_text("").startswith(b'["%b"' % UNATTRIBUTED.encode())

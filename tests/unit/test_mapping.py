@@ -136,14 +136,16 @@ print("alive", flush=True)
 """
 
 
-def test_a_fault_in_a_page_of_others_goes_where_it_went_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["", "import faulthandler; faulthandler.enable()\n"])
+def test_a_fault_in_a_page_of_others_goes_where_it_went_before(tmp_path: Path, before: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, tmp_path / "file"],
+        [sys.executable, "-c", before + ELSEWHERE, tmp_path / "file"],
         check=False,
         capture_output=True,
         text=True,
     )
     assert (ran.returncode, ran.stdout) == (-signal.SIGBUS, "told\n")
+    assert ("Fatal Python error: Bus error" in ran.stderr) == bool(before)
 
 
 WRITER = """

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 
 import pytest
 
@@ -431,6 +432,20 @@ def test_a_disk_that_fails_costs_a_share_and_never_a_batch(
     share_of(board)
     reading = host.read()
     assert reading.busy_ns == reading.given_ns + reading.lost_ns
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_file_that_can_not_be_mapped_is_written_by_calls(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(occupancy_file, "mapping", SimpleNamespace(Mapping=failing))
+    board = host.board()
+    board.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", failing)
+        assert board.end().share_ns is None
+    board.begin()
+    share_of(board)
 
 
 def test_the_boards_are_no_sources_of_the_usage_log(host: Host) -> None:
