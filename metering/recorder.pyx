@@ -12,7 +12,7 @@ from cpython.dict cimport PyDict_Next
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, strlen
 
 from metering.wal import MAX_PAYLOAD_BYTES, encode_frame
 
@@ -176,20 +176,20 @@ cdef class Recorder:
         try:
             to.size = self._payers.size = 0
             self._hold_numbers(count)
-            _put(to, b'"requests":[', 12)
+            _say(to, b'"requests":[')
             for request in requests:
                 if n == count:
                     return None
                 if n:
-                    _put(to, b",", 1)
+                    _say(to, b",")
                 _put_id(to, request.request_id())
                 self._numbers[n] = self._put_payer(request.parameters(), seen, &kinds)
                 n += 1
             if n != count:
                 return None
-            _put(to, b'],"payers":[', 12)
+            _say(to, b'],"payers":[')
             _put(to, self._payers.at, self._payers.size)
-            _put(to, b'],"payer":', 10)
+            _say(to, b'],"payer":')
             _put_column(to, self._numbers, count)
             return PyBytes_FromStringAndSize(to.at, to.size)
         except (NotUsual, UnicodeError):
@@ -210,36 +210,28 @@ cdef class Recorder:
             self._hold_numbers(5 * count)
             self._read(served, count, &any_cached, &any_reasoning, &other_rows)
             _put(to, PyBytes_AS_STRING(self._head), PyBytes_GET_SIZE(self._head))
-            _put(to, b",", 1)
+            _say(to, b",")
             _put(to, PyBytes_AS_STRING(asked), PyBytes_GET_SIZE(asked))
-            _put(to, b',"sequence":', 12)
-            _put_number(to, sequence)
             start_ns, end_ns, end_epoch_ns, share_ns, device_ns, prefill_ns, decode_ns = timing
-            _put(to, b',"start_ns":', 12)
-            _put_number(to, start_ns)
-            _put(to, b',"end_ns":', 10)
-            _put_number(to, end_ns)
-            _put(to, b',"end_epoch_ns":', 16)
-            _put_number(to, end_epoch_ns)
-            _put(to, b',"share_ns":', 12)
-            _put_number(to, share_ns)
-            _put(to, b',"device_ns":', 13)
-            _put_number(to, device_ns)
-            _put(to, b',"prefill_ns":', 14)
-            _put_number(to, prefill_ns)
-            _put(to, b',"decode_ns":', 13)
-            _put_number(to, decode_ns)
-            _put(to, b',"input_tokens":', 16)
+            _say_number(to, b',"sequence":', sequence)
+            _say_number(to, b',"start_ns":', start_ns)
+            _say_number(to, b',"end_ns":', end_ns)
+            _say_number(to, b',"end_epoch_ns":', end_epoch_ns)
+            _say_number(to, b',"share_ns":', share_ns)
+            _say_number(to, b',"device_ns":', device_ns)
+            _say_number(to, b',"prefill_ns":', prefill_ns)
+            _say_number(to, b',"decode_ns":', decode_ns)
+            _say(to, b',"input_tokens":')
             _put_column(to, self._numbers, count)
-            _put(to, b',"cached_input_tokens":', 23)
+            _say(to, b',"cached_input_tokens":')
             _put_column_or(to, any_cached, b"0", self._numbers + count, count)
-            _put(to, b',"output_tokens":', 17)
+            _say(to, b',"output_tokens":')
             _put_column(to, self._numbers + 2 * count, count)
-            _put(to, b',"reasoning_tokens":', 20)
+            _say(to, b',"reasoning_tokens":')
             _put_column_or(to, any_reasoning, b"0", self._numbers + 3 * count, count)
-            _put(to, b',"rows":', 8)
+            _say(to, b',"rows":')
             _put_column_or(to, other_rows, b"1", self._numbers + 4 * count, count)
-            _put(to, b',"status":"ok","more":{}}', 25)
+            _say(to, b',"status":"ok","more":{}}')
             return PyBytes_FromStringAndSize(to.at, to.size)
         except NotUsual:
             return None
@@ -289,7 +281,7 @@ cdef class Recorder:
         cdef const char *at = PyUnicode_AsUTF8AndSize(text, &size)
         cdef bytes its
         if kinds[0]:
-            _put(to, b",", 1)
+            _say(to, b",")
         if _find_fields(at, size, found):
             self._put_fields(to, found)
         else:
@@ -312,29 +304,29 @@ cdef class Recorder:
         """As ``identity_of`` has them: the body's before the header's."""
         cdef const char *source = b'"none"'
         cdef Span it
-        cdef Py_ssize_t n, source_size = 6
-        _put(to, b"[", 1)
+        cdef Py_ssize_t n
+        _say(to, b"[")
         for n in range(_FIELDS):
             it = found[n]
             if not it.size:
                 it = found[_FIELDS + n]
             if n:
-                _put(to, b",", 1)
+                _say(to, b",")
             elif found[_TENANT].size:
-                source, source_size = b'"parameter"', 11
+                source = b'"parameter"'
             elif it.size:
-                source, source_size = b'"header"', 8
+                source = b'"header"'
             else:
                 it.at, it.size = PyBytes_AS_STRING(self._nobody), PyBytes_GET_SIZE(self._nobody)
             if n == _FIELDS - 1 and not it.size:  # retry_of
-                _put(to, b"null", 4)
+                _say(to, b"null")
                 continue
-            _put(to, b'"', 1)
+            _say(to, b'"')
             _put(to, it.at, it.size)
-            _put(to, b'"', 1)
-        _put(to, b",", 1)
-        _put(to, source, source_size)
-        return _put(to, b",null]", 6)
+            _say(to, b'"')
+        _say(to, b",")
+        _say(to, source)
+        return _say(to, b",null]")
 
 
 cdef uint64_t _mark(const char *at, Py_ssize_t size) noexcept:
@@ -446,15 +438,15 @@ cdef int _put_id(Text *to, text) except -1:
     for n in range(size):
         if <unsigned char>found[n] < 0x20 or found[n] == b'"' or found[n] == b"\\":
             raise NotUsual
-    _put(to, b'"', 1)
+    _say(to, b'"')
     _put(to, found, size)
-    return _put(to, b'"', 1)
+    return _say(to, b'"')
 
 
 cdef int _put_column_or(
     Text *to, bint told, const char *same, int64_t *numbers, Py_ssize_t count
 ) except -1:
-    return _put_column(to, numbers, count) if told else _put(to, same, 1)
+    return _put_column(to, numbers, count) if told else _say(to, same)
 
 
 cdef int _put_column(Text *to, int64_t *numbers, Py_ssize_t count) except -1:
@@ -472,9 +464,10 @@ cdef int _put_column(Text *to, int64_t *numbers, Py_ssize_t count) except -1:
     return 0
 
 
-cdef int _put_number(Text *to, number) except -1:
+cdef int _say_number(Text *to, const char *name, number) except -1:
+    _say(to, name)
     if number is None:
-        return _put(to, b"null", 4)
+        return _say(to, b"null")
     _make_room(to, _DIGITS)
     _put_digits(to, _number(number))
     return 0
@@ -496,6 +489,10 @@ cdef void _put_digits(Text *to, int64_t number) noexcept:
         digits[at] = b"-"
     memcpy(to.at + to.size, digits + at, _DIGITS - at)
     to.size += _DIGITS - at
+
+
+cdef int _say(Text *to, const char *text) except -1:
+    return _put(to, text, strlen(text))
 
 
 cdef int _put(Text *to, const char *text, Py_ssize_t size) except -1:

@@ -14,7 +14,7 @@ from statistics import fmean, median
 from benchmarks.triton import cores
 from benchmarks.triton.board import Batch, Board
 from benchmarks.triton.clients import Answers
-from benchmarks.triton.statistics import Block, quantile
+from benchmarks.triton.statistics import Block
 from metering.errors import MeteringError
 from streams.stack.child import leashed
 from streams.stack.places import REPO
@@ -65,9 +65,6 @@ class Measured:
     @property
     def beside_us(self) -> float:
         return median(b.beside_ns for b in self.batches) / 1e3
-
-    def latency_ms(self, q: float) -> float:
-        return quantile(self.latencies_s, q) * 1e3
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,12 @@ from metering.errors import MeteringError
 Asking = Literal["affordable", "always", "never"]
 ASK_NS = 1_000_000
 AFFORDABLE_PART = 500
+_FROM_NS: Mapping[Asking, int] = {
+    "affordable": AFFORDABLE_PART * ASK_NS,
+    "always": 0,
+    "never": sys.maxsize,
+}
+"""How long a batch takes at least of which one request is asked."""
 
 
 class Cancellable(Protocol):
@@ -29,10 +35,7 @@ class Watch:
     ``from_ns`` none is asked."""
 
     def __init__(self, asking: Asking) -> None:
-        self._asking = asking
-        self.from_ns = {"always": 0, "affordable": AFFORDABLE_PART * ASK_NS, "never": sys.maxsize}[
-            asking
-        ]
+        self.from_ns = _FROM_NS[asking]
 
     def cancelled(
         self, requests: Sequence[Cancellable], sequence: int, wall_ns: int
@@ -46,9 +49,7 @@ class Watch:
         return frozenset(p for p in asked if requests[p].is_cancelled())
 
     def _affordable(self, count: int, wall_ns: int) -> int:
-        if self._asking == "affordable":
-            return min(count, wall_ns // AFFORDABLE_PART // ASK_NS)
-        return count if self._asking == "always" else 0
+        return min(count, wall_ns // self.from_ns) if self.from_ns else count
 
 
 def watch_of(given: Mapping[str, str]) -> Watch:

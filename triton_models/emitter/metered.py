@@ -138,16 +138,15 @@ class MeteredModel(ABC):
         return backend.answer(self._behind.outputs(served, stamp, rows))
 
     def _identify(self, gate: Gate, requests: Sequence[backend.Request]) -> Sequence[Identity]:
-        """What the gateway says of each; without one nobody is asked, and nobody refused."""
+        """What the gateway says of each."""
         batch = [backend.parameters_of(r) for r in requests]
         return gate.identify(batch, time.time())
 
     def _asked(self, requests: Sequence[backend.Request], identities: Sequence[Identity]) -> bytes:
         """Nothing, if it can't be had: then the batch is counted as lost when it is over."""
         try:
-            if self._recorder is None or identities or self._texts:
-                asked = None
-            else:
+            asked: bytes | None = None
+            if self._recorder is not None and not (identities or self._texts):
                 asked = self._recorder.asked(requests)
             if asked is not None:
                 return asked
