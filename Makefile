@@ -8,7 +8,7 @@ BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .PHONY: help env demo up test check lint types imports compose kubernetes contract release-contract \
-  faults-triton faults-stream bench-triton bench-log bench-front bench-stream bench-workers \
+  faults-triton faults-stream bench-demo bench-triton bench-log bench-front bench-stream bench-workers \
   bench-freshness bench-memory bench-recovery bench-sizes scaling fuzz-stream profile locks clean
 
 help: ## what can be made
@@ -76,6 +76,9 @@ release-contract: contract ## at a release: what later ones are held to, docs/sc
 
 faults-triton: env ## 50 kills, outages of the broker, a log at its cap and on a full disk, under load (QUICK=1: 90 s)
 	$(APP)/bin/python -m benchmarks.faults_triton
+
+bench-demo: env ## how long the demo takes, and the share of Triton's GPU time it meters, in three runs (QUICK=1: one, 2 min)
+	$(APP)/bin/python -m benchmarks.bench_demo
 
 bench-triton: env ## what metering costs the server: throughput, batch time, latency, on against off (QUICK=1: a minute)
 	$(APP)/bin/python -m benchmarks.bench_triton

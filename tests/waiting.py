@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 
 async def until(
-    holds: Callable[[], bool] | Callable[[], Awaitable[bool]], timeout_s: float = 30.0
+    holds: Callable[[], bool] | Callable[[], Awaitable[bool]], timeout_s: float = 120.0
 ) -> None:
     """Asked twenty times a second; fails the test after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s

@@ -22,7 +22,7 @@ from streams.stack.stack import Stack
 
 SEED = 20
 PER_SECOND = 30.0
-SETTLE_S = 60.0
+SETTLE_S = 240.0
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Running:
 
     async def until_back(self, names: set[str]) -> None:
         """Until each of the processes that died is ready again."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not all(any(f"{n}: ready again" in line for line in self.said) for n in names):
             assert time.monotonic() < deadline, self.said
             await asyncio.sleep(0.1)
@@ -54,7 +54,7 @@ def clients_of(running: Running, prefix: str) -> Clients:
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 async def test_services_that_find_kafka_and_clickhouse_away_wait_and_are_not_given_up(
     running: Running,
 ) -> None:
@@ -81,7 +81,7 @@ async def test_services_that_find_kafka_and_clickhouse_away_wait_and_are_not_giv
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 async def test_every_answered_request_is_stored_once_whatever_is_killed(running: Running) -> None:
     giving_up = asyncio.create_task(running.stack.wait())
     clients = clients_of(running, "kills")

@@ -27,7 +27,7 @@ from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.topics import USAGE_BATCHES
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 SEED = 21
 SIZES = Sizes(
@@ -42,7 +42,7 @@ SIZES = Sizes(
     disk_s=1.0,
     cap_bytes=16 * 1024,
     disk_bytes=2 * 1024**2,
-    settle_s=60.0,
+    settle_s=240.0,
 )
 
 
@@ -167,7 +167,7 @@ class Spoiler:
         return len(batch["requests"]["request_id"])
 
     async def until(self, holds: Callable[[Findings], bool]) -> Findings:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not holds(found := await self.look()):
             assert time.monotonic() < deadline, found
             await asyncio.sleep(0.2)
@@ -186,7 +186,7 @@ async def test_the_checks_find_what_is_spoilt_by_hand(losing: Losing) -> None:
     await asyncio.sleep(1.5)
     answers = await clients.end()
     assert not answers.failed
-    assert (await settled(stack, answers, "spoilt", 60, lost))[0].problems == []
+    assert (await settled(stack, answers, "spoilt", 240, lost))[0].problems == []
     spoiler = Spoiler(stack, answers)
     first, second, third = sorted(answers.told)[:3]
 

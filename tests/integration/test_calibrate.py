@@ -22,7 +22,7 @@ from triton_models.simulation import LLAMA_8B
 METER = [sys.executable, "-m", "streams.cli"]
 PS_PER_US = 10**6
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 class Running:
@@ -35,7 +35,7 @@ class Running:
     async def meter(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*METER, *arguments, "--dir", str(self.folder)]
         return await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=100, check=False
+            subprocess.run, command, capture_output=True, text=True, timeout=900, check=False
         )
 
     async def replay(self, rows: list[dict[str, Any]]) -> None:

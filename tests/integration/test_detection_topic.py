@@ -27,7 +27,7 @@ from tests.integration.topics import read_topic
 from tests.unit.test_detect_regions import TWO_REGIONS, in_region
 from tests.unit.test_detect_spend import FLEET, stream
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 WINDOWS, INCIDENT = 24, 20
 APART_MS = 1200

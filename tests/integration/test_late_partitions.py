@@ -21,8 +21,8 @@ from streams.stack.topics_admin import apply_topics
 from streams.topics import Topic
 from streams.worker.app import bare_app
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
-SOON_S = 3 * METADATA_MAX_AGE_MS / 1000
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+SOON_S = 60 + 3 * METADATA_MAX_AGE_MS / 1000
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from streams.stack.stack import Stack
 from streams.topics import COST_REQUESTS
 from triton_models.emitter.log import UsageLog
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "live_costs.py"
 CHIP = "a chip of the tests"

@@ -15,7 +15,7 @@ import pytest
 
 METER = [sys.executable, "-m", "streams.cli"]
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 class Up:
@@ -40,7 +40,7 @@ class Up:
         # Without the stack nothing answers: not another one on the usual ports either.
         environment = os.environ | {"METER_CLICKHOUSE": "http://127.0.0.1:9"}
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=120, check=False, env=environment
+            command, capture_output=True, text=True, timeout=900, check=False, env=environment
         )
 
 
@@ -124,7 +124,7 @@ def test_a_second_stack_in_the_same_folder_is_refused(up: Up) -> None:
 
 def test_ctrl_c_stops_everything(up: Up) -> None:
     up.process.send_signal(signal.SIGINT)
-    assert up.process.wait(60) == 0
+    assert up.process.wait(300) == 0
     assert not (up.folder / "endpoints.json").exists()
     for pid in up.endpoints["pids"].values():
         assert not Path(f"/proc/{pid}").exists()

@@ -105,14 +105,14 @@ class Running:
         """kill -9; returns when the process that follows is ready."""
         self.said.clear()
         self.stack.kill(name)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while not any(f"{name}: ready again" in line for line in self.said):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
 
     async def until(self, sql: str) -> list[tuple[Any, ...]]:
         """The answer, once there is one."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 240
         while not (rows := await self.ask(sql)):
             assert time.monotonic() < deadline, sql
             await asyncio.sleep(0.1)
@@ -120,7 +120,7 @@ class Running:
 
     async def verdict(self, wanted: Callable[[Verdict], bool]) -> Verdict:
         """The first of the newest ones that is as wanted."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         found = None
         while time.monotonic() < deadline:
             if rows := await self.ask(_LAST):

@@ -232,9 +232,9 @@ async def test_nothing_is_left_when_the_stack_itself_is_ended(
         await asyncio.to_thread(parent.wait, 120)
         assert parent.stdout is not None
         parent.stdout.close()
-    await until(lambda: not left_of(endpoints), timeout_s=10)
-    await until(lambda: not shm_files(prefix), timeout_s=10)
-    await until(lambda: not (folder / ENDPOINTS_FILE).exists(), timeout_s=10)
+    await until(lambda: not left_of(endpoints))
+    await until(lambda: not shm_files(prefix))
+    await until(lambda: not (folder / ENDPOINTS_FILE).exists())
     assert find_running(folder) is None
 
 

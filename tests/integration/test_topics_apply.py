@@ -27,7 +27,7 @@ from streams.topics import (
     USAGE_BATCHES,
 )
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def apply(stack: Stack, *options: str) -> tuple[int, dict[str, str]]:
         env=os.environ | {"METER_KAFKA": stack.settings.kafka},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert "Traceback" not in done.stderr
@@ -138,7 +138,7 @@ def test_what_can_not_be_done_is_a_usage_error_before_anything_is_asked() -> Non
         (("--partitions", f"{COST_WINDOWS}=2"), "its reader must see everything"),
     ):
         command = [sys.executable, "-m", "streams.cli", "topics", "apply", *options]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode != 0
         assert said in done.stderr
 
@@ -146,7 +146,7 @@ def test_what_can_not_be_done_is_a_usage_error_before_anything_is_asked() -> Non
 def test_json_says_the_same_to_machines(kafka: Stack) -> None:
     command = [sys.executable, "-m", "streams.cli", "topics", "apply", "--json"]
     environment = os.environ | {"METER_KAFKA": kafka.settings.kafka}
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=True)
     assert [row["topic"] for row in json.loads(done.stdout) if row["created"]] == [
         topic.name for topic in TOPICS
     ]

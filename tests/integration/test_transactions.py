@@ -15,7 +15,7 @@ from streams.stack.stack import Stack
 from streams.topics import COST_REQUESTS, COST_WINDOWS, LEDGERS, TOPICS
 from streams.worker.transaction import Lost, Transactions
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 STATE = TopicPartition(LEDGERS, 0)
 TENANTS = [f"tenant-{n}".encode() for n in range(9)]

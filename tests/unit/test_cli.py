@@ -215,7 +215,7 @@ def test_the_installed_command_ends_without_a_traceback(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

@@ -60,9 +60,9 @@ async def test_heartbeats_wait_for_kafka_and_go_out_in_order(tmp_path: Path) -> 
     task = asyncio.create_task(sentinel(tmp_path, kafka, registry).run())
     try:
         failed = "meter_capacity_heartbeats_failed_total"
-        await until(lambda: (registry.get_sample_value(failed) or 0) > 1, timeout_s=20)
+        await until(lambda: (registry.get_sample_value(failed) or 0) > 1)
         kafka.away = False
-        await until(lambda: len(kafka.taken) > 5, timeout_s=20)
+        await until(lambda: len(kafka.taken) > 5)
     finally:
         task.cancel()
     sequences = [json.loads(r.value)["sequence"] for r in kafka.taken]
@@ -77,7 +77,7 @@ async def test_what_waits_for_too_long_is_given_up_the_oldest_first(tmp_path: Pa
     assert registry.get_sample_value("meter_capacity_heartbeats_dropped_total") == 3
     kafka.away = False
     task = asyncio.create_task(watching.run())
-    await until(lambda: len(kafka.taken) >= KEPT, timeout_s=20)
+    await until(lambda: len(kafka.taken) >= KEPT)
     task.cancel()
     assert json.loads(kafka.taken[0].value)["sequence"] == beats[3].sequence
 

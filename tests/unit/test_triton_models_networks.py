@@ -49,7 +49,7 @@ print(json.dumps({"similar": (together @ together.T).tolist(),
 def run(script: str) -> Any:
     env = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [PYTHON, "-c", script], env=env, capture_output=True, text=True, timeout=120, check=False
+        [PYTHON, "-c", script], env=env, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
