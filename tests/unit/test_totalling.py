@@ -209,6 +209,7 @@ def test_a_state_from_before_a_figure_was_told_is_read() -> None:
     value = b'[1,false,16,[["a","b","c"]]]\n' + words.tobytes()
     totals = totals_of({b"10/1780000020/0": value})
     (sums,) = totals.windows[WindowKey(NOON_S, 10)].sums([0])
-    assert sums[0] == 7
-    assert sums[-1] == 0
+    assert sums[TALLY.index("requests")] == 7
+    assert sums[TALLY.index("refused_requests")] == 0
+    assert sums[TALLY.index("priced_requests")] == 7
     assert len(sums) == len(TALLY)
