@@ -120,6 +120,7 @@ class WindowSums:
         carry = sums[..., 0] // BASE
         sums[..., 0] -= carry * BASE
         sums[..., 1] += carry
+        self._unsaved[at // CHUNK] = True  # All of them: a chunk that is missing is an error.
         over = _over(sums).any(axis=1)
         if over.any():
             refused = np.isin(np.array(places, np.intp), at[over])
@@ -128,7 +129,6 @@ class WindowSums:
             refused = np.zeros(len(places), np.bool_)
         self._words[at] = sums
         self._untold[at] = True
-        self._unsaved[at // CHUNK] = True
         return refused
 
     def _grow(self, count: int) -> None:
@@ -161,9 +161,11 @@ class WindowSums:
         self._untold[:] = False
 
     def tell(self) -> tuple[list[Cohort], Words]:
-        """Cohorts that have changed since this was last asked, in order, and their sums."""
+        """Cohorts that have changed since this was last asked, in order, and their sums. One to
+        which nothing could be added is none."""
         changed = np.flatnonzero(self._untold)
         self._untold[:] = False
+        changed = changed[self._words[changed].any(axis=(1, 2))]
         told = sorted((self.cohorts[n], n) for n in changed.tolist())
         rows = np.array([n for _, n in told], np.intp)
         return [cohort for cohort, _ in told], self._words[rows]

@@ -100,7 +100,7 @@ def test_windows_count_in_columns_what_they_count_line_by_line(
         Mark(0, 1, 1, 0, 0, 0), additions_of(price(frame, BOOK), frame.batch, ends_ns, levels)
     )
     totals = Totals()
-    assert not add(totals, 0, *decode(sent), Keeping()).cohorts
+    assert not add(totals, 0, *decode(sent), Keeping()).late.cohorts
     found_rows = {
         (key, cohort): sums
         for key, window in totals.windows.items()

@@ -8,9 +8,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering.additions import TALLY
+from metering.additions import TALLY, Additions, Mark
 from metering.money import ATTO_PER_USD
-from metering.window_sums import BASE, MOST_COUNT, MOST_USD, WindowSums, words_of
+from metering.totals import Keeping, Totals, add, tell
+from metering.totals_records import changed_records, totals_of
+from metering.window_sums import BASE, CHUNK, MOST_COUNT, MOST_USD, WindowSums, words_of
+from metering.windows import WINDOW_SECONDS
 
 Cohort = tuple[str, str, str]
 cohorts = st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.just("eu"))
@@ -59,3 +62,18 @@ def test_a_cohort_may_come_many_times_at_once() -> None:
     columns[COST][:] = BASE - 1
     assert not window.add([("a", "x", "eu")] * 1000, words_of(columns)).any()
     assert window.sums([0])[0][COST] == 1000 * (BASE - 1)
+
+
+def test_what_was_refused_leaves_no_hole_in_what_is_saved() -> None:
+    totals = Totals()
+    zero, first = np.zeros(1, np.int64), np.array([2**64], object)
+    for offset in range(2 * CHUNK + 1):
+        counts = np.array([1]) if offset == 2 * CHUNK else first
+        values = [counts if n == REQUESTS else zero for n in range(len(TALLY))]
+        additions = Additions([(f"t{offset}", "m", "eu")], zero, zero, values)
+        not_added = add(totals, offset, Mark(0, 1, offset, 0, 0, 0), additions, Keeping())
+        assert len(not_added.too_large) == (0 if offset == 2 * CHUNK else 4)
+    again = totals_of({key: value for key, value in changed_records(totals) if value is not None})
+    rows = tell(again, WINDOW_SECONDS)
+    assert {row.tenant for row in rows} == {f"t{2 * CHUNK}"}
+    assert len(rows) == 4
