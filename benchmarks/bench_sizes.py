@@ -30,6 +30,7 @@ from benchmarks.stream.events import COHORTS, MODELS, TENANTS, messages, price_b
 from metering.costs import WindowRow
 from metering.frame import frame_of
 from metering.lines import CostLines
+from metering.priced import PRICED
 from metering.prices import parse_price_book
 from metering.pricing_columns import price
 from metering.usage_struct import event_in
@@ -97,6 +98,7 @@ def window_rows(seed: int) -> list[WindowRow]:
             for name, field in WindowRow.model_fields.items()
             if field.annotation is Decimal
         }
+        values |= {name: drawn.randrange(10**9) for name in PRICED}
         values |= {"window_seconds": 60, "window_start_ms": 1_780_000_020_000, "final": True}
         values |= {"tenant": TENANTS[number % len(TENANTS)]}
         values |= {"model": f"{MODELS[number % len(MODELS)]}-{number}"}

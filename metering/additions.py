@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from metering.columns import Whole, whole
 from metering.errors import MeteringError
+from metering.priced import completed
 from metering.windows import Cohort, Tally
 
 TALLY: tuple[str, ...] = tuple(f.name for f in fields(Tally))
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)
+"""In the first one, the sums of priced requests are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +113,24 @@ def encode(mark: Mark, additions: Additions) -> bytes:
 
 
 def decode(value: bytes) -> tuple[Mark, Additions]:
-    """What :func:`encode` made.
+    """What :func:`encode` made, here or in an earlier version.
 
     Raises:
-        MeteringError: it was made by another version.
+        MeteringError: it was made by a later version.
     """
     try:
         sent = _decode(value)
     except msgspec.MsgspecError as exc:
         raise MeteringError(f"additions that this version does not read: {exc}") from exc
-    if sent.format != FORMAT:
-        raise MeteringError(f"additions of format {sent.format!r}, not {FORMAT}")
+    if sent.format not in _READ or len(sent.values) > len(TALLY):
+        raise MeteringError(
+            f"additions of format {sent.format!r} with {len(sent.values)} fields, not {FORMAT} "
+            f"with {len(TALLY)}"
+        )
     mark = Mark(*(getattr(sent, name) for name in _MARK))
     return mark, Additions(
         sent.cohorts,
         np.array(sent.start_s, np.int64),
         np.array(sent.level, np.int64),
-        [whole(v) for v in sent.values],
+        completed([whole(v) for v in sent.values], TALLY),
     )

@@ -37,15 +37,10 @@ class Amounts:
         return [v if k else None for v, k in zip(values.tolist(), known, strict=True)]
 
 
-def amounts(high: NDArray[np.int64], low: NDArray[np.int64]) -> Amounts:
-    """Of ``high * 10**9 + low`` attodollars, ``low`` below ``10**9``."""
-    dollars, upper = np.divmod(high, _BASE)
-    return Amounts(dollars, upper * _BASE + low)
-
-
 def quotients(costs: Amounts, counts: NDArray[Any], per: int = 1) -> Amounts:
-    """``metering.money.quotient`` of each row: ``per`` is up to ``10**6``. All costs are known."""
-    known = counts != 0
+    """``metering.money.quotient`` of each row: ``per`` is up to ``10**6``, and ``per`` times a cost
+    below ``2**63`` dollars. All costs are known; a count that is not is below 0."""
+    known = (counts > 0).astype(np.bool_)
     large = np.flatnonzero(counts >= _MOST_COUNT)
     by = np.where(known, counts, 1)
     by[large] = 1

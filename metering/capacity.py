@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from metering.usage import EpochNs, Frozen, Name
 
+MOST_COUNT = 2**63 - 1
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """Sums over the life of a server."""
 Label = Annotated[str, Field(max_length=256)]
@@ -28,7 +29,7 @@ class DeviceCapacity(Frozen):
     busy_ns: Count
     idle_ns: Count
     lost_ns: Count = 0
-    running: Count
+    running: Annotated[int, Field(ge=0, lt=2**32)]
 
     @model_validator(mode="after")
     def _wall_is_busy_and_idle(self) -> Self:
@@ -95,6 +96,20 @@ class ModelCounters(Frozen):
     cache_misses: Count
     queue_ns: Count
     batch_stats: tuple[BatchStats, ...]
+
+    @model_validator(mode="after")
+    def _sums_are_counts(self) -> Self:
+        failures = () if self.failures is None else self.failures.model_dump().values()
+        sums = {
+            "executions": self.executions,
+            "rows": self.rows,
+            "compute_infer_ns": self.gpu_ns,
+            "requests": max(self.successes, self.cache_hits) + sum(failures),
+        }
+        for name, total in sums.items():
+            if total > MOST_COUNT:
+                raise ValueError(f"{name} of model={self.model!r} sum to {total}, over 2^63 - 1")
+        return self
 
     @property
     def executions(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, computed_field
+from pydantic import Field, computed_field, model_validator
 
 from metering.money import quotient
+from metering.priced import PRICED, priced_of_row
 from metering.usage import EpochNs, Frozen, IdentitySource, Name, NonNegative, Operation, Outcome
 
 Driver = Literal["volume", "input_length", "output_length", "gpu_time_per_token", "price"]
@@ -82,10 +83,14 @@ class WindowRow(Frozen):
     A row replaces every row of the same window and cohort with a lower ``counted_to``, the
     offset in the usage topic up to which it has counted. ``final`` says that the watermark has
     passed the window's end; a late event makes another final row. ``batch_size_sum`` is the sum
-    over the requests of the size of the batch that each was in. Unpriced requests are in every
-    count but in no cost. ``requests`` were executed or answered from the cache
-    (``cache_hits``); ``refused_requests`` are apart: they got nothing and cost nothing.
-    ``wasted_gpu_ns`` is the part of ``gpu_ns`` that went into answers that nobody got.
+    over the requests of the size of the batch that each was in. ``requests`` were executed or
+    answered from the cache (``cache_hits``); ``refused_requests`` are apart: they got nothing and
+    cost nothing. ``wasted_gpu_ns`` is the part of ``gpu_ns`` that went into answers that nobody
+    got.
+
+    Unpriced requests are in every count but in no cost. Costs are divided by the sums of priced
+    requests alone, so a quotient is ``None`` where nothing was priced. Of a row that an earlier
+    version wrote without these sums, what is not known is ``None`` too.
     """
 
     window_start_ms: int
@@ -109,24 +114,37 @@ class WindowRow(Frozen):
     wasted_gpu_ns: Total = 0
     cache_hits: Total = 0
     refused_requests: Total = 0
+    priced_requests: Total = 0
+    priced_input_tokens: Total | None = None
+    priced_output_tokens: Total | None = None
     cost_usd: Decimal
     input_cost_usd: Decimal
     output_cost_usd: Decimal
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, row: Any) -> Any:
+        if not isinstance(row, dict) or row.keys() & set(PRICED):
+            return row
+        try:
+            return {**row, **priced_of_row(row)}
+        except (KeyError, TypeError):  # The fields themselves are wrong, and will be named.
+            return row
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def usd_per_million_input_tokens(self) -> Decimal | None:
-        return quotient(self.input_cost_usd, self.input_tokens, 10**6)
+        return quotient(self.input_cost_usd, self.priced_input_tokens, 10**6)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def usd_per_million_output_tokens(self) -> Decimal | None:
-        return quotient(self.output_cost_usd, self.output_tokens, 10**6)
+        return quotient(self.output_cost_usd, self.priced_output_tokens, 10**6)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def usd_per_request(self) -> Decimal | None:
-        return quotient(self.cost_usd, self.requests - self.unpriced_requests)
+        return quotient(self.cost_usd, self.priced_requests)
 
 
 class CauseTag(Frozen):

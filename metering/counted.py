@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from metering.capacity import CapacityHeartbeat, Failures, ModelCounters
+from metering.capacity import MOST_COUNT, CapacityHeartbeat, Failures, ModelCounters
 from metering.reconciliation import (
     SLACK_NS,
     Bounds,
@@ -152,7 +152,7 @@ def answer(
 
 def _oldest_ns(beat: CapacityHeartbeat, model: str) -> int:
     walls_ns = [i.wall_ns for i in beat.instances if i.model == model]
-    return beat.asked_ns - max(walls_ns) if walls_ns else 0
+    return max(0, beat.asked_ns - max(walls_ns)) if walls_ns else 0
 
 
 def _fell(before: Verdict, now: ModelCounters) -> bool:
@@ -164,8 +164,8 @@ def _failures_of(last: Verdict) -> Failures:
     """As Triton told them."""
     before = last.failures_before
     return Failures(
-        rejected=before.rejected + last.part("timed_out", "server"),
-        cancelled=before.cancelled + last.part("cancelled_in_queue", "server"),
-        backend=before.backend + last.part("failed", "server"),
-        other=before.other + last.part("other", "server"),
+        rejected=min(MOST_COUNT, before.rejected + last.part("timed_out", "server")),
+        cancelled=min(MOST_COUNT, before.cancelled + last.part("cancelled_in_queue", "server")),
+        backend=min(MOST_COUNT, before.backend + last.part("failed", "server")),
+        other=min(MOST_COUNT, before.other + last.part("other", "server")),
     )

@@ -110,6 +110,9 @@ def _values(lines: CostLines) -> list[Whole]:
         "wasted_gpu_ns": of("gpu_ns", counted & wasted),
         "cache_hits": (counted & ~executed).astype(np.int64),
         "refused_requests": (~counted).astype(np.int64),
+        "priced_requests": priced.astype(np.int64),
+        "priced_input_tokens": of("input_tokens", priced),
+        "priced_output_tokens": of("output_tokens", priced),
     }
     for name in (
         "input_tokens", "cached_input_tokens", "output_tokens", "gpu_ns", "input_gpu_ns",

@@ -17,11 +17,19 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from metering.columns import Coded, Distinct, Ints, Texts, coded
-from metering.usage import UNEXECUTED, IdentitySource, Operation, Outcome, TimingSource
+from metering.usage import (
+    LIMIT,
+    SUMMED,
+    UNEXECUTED,
+    IdentitySource,
+    Operation,
+    Outcome,
+    TimingSource,
+)
 from metering.usage_columns import VERSION
 from metering.usage_struct import Event, payer_in
 
-MAX_COUNT = 2**53
+MAX_COUNT = LIMIT
 MAX_EPOCH_NS = 2**63
 MAX_ROWS = 2**32
 _HEAD_INTS = (
@@ -194,8 +202,11 @@ def hold(frame: Frame) -> None:
     parts = b("overlap_ns") + b("stalled_ns") + b("gpu_ns")
     _every(~_is_known(overlap) | (parts == b("wall_ns")))
     _every(b("prefill_ns") + b("decode_ns") <= b("gpu_ns"))
+    sums = {name: _sums(frame, r(name)) for name in SUMMED}
+    for values in sums.values():
+        _every(values < LIMIT)
     for whole, part in (("prefill_ns", "prefill_gpu_ns"), ("decode_ns", "decode_gpu_ns")):
-        _every(~_is_known(frame.batches[whole]) | (_sums(frame, r(part)) == b(whole)))
+        _every(~_is_known(frame.batches[whole]) | (sums[part] == b(whole)))
 
     executed = b("executed")
     _every(executed | (b("gpu_ns") == 0))

@@ -75,7 +75,7 @@ class Source:
 
 @dataclass(slots=True)
 class Ledger:
-    """``takes`` counts the takes of which something was decided."""
+    """``takes`` counts what was sent of the takes of which something was decided."""
 
     sources: dict[str, Source] = field(default_factory=dict)
     watermark_ns: int = 0

@@ -19,9 +19,10 @@ def atto_usd(amount: Decimal) -> int:
     return int(_EXACT.quantize(_EXACT.scaleb(amount, 18), Decimal(1)))
 
 
-def quotient(cost: Decimal, count: int, per: int = 1) -> Decimal | None:
-    """``cost`` per ``per`` units, 18 decimals; ``None`` where there were no units."""
-    if count == 0:
+def quotient(cost: Decimal, count: int | None, per: int = 1) -> Decimal | None:
+    """``cost`` per ``per`` units, 18 decimals; ``None`` where there were no units, or nobody knows
+    how many."""
+    if count is None or count == 0:
         return None
     exact = _EXACT.divide(_EXACT.multiply(cost, Decimal(per)), Decimal(count))
     return _EXACT.quantize(exact, Decimal("1e-18"))

@@ -33,7 +33,8 @@ from metering.errors import InvalidPriceBook, UnknownPrice
 ANY_REGION = "*"
 NANO = 10**9
 BELOW_USD = 1_000_000
-"""A typing error beyond that would make sums of windows overflow (``metering.window_sums``)."""
+"""Beyond that it is a typing error. At less, no batch costs more than a window may
+(``metering.window_sums``)."""
 
 
 class GpuHourPrice(BaseModel):

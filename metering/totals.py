@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metering.additions import NO_ADDITIONS, Additions, Mark
 from metering.window_rows import Told, WindowRows
@@ -38,6 +39,22 @@ class Totals:
     """Forgotten since they were last saved, with the number of their chunks."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotAdded:
+    """What could not be added, of one message.
+
+    ``late`` came for windows that are gone: its ``level`` is for how many lengths, shorter ones
+    first. ``too_large`` would have taken a sum of a window of so many seconds beyond what can be
+    stored.
+    """
+
+    late: Additions = NO_ADDITIONS
+    too_large: Sequence[tuple[int, Additions]] = ()
+
+
+ALL_ADDED = NotAdded()
+
+
 def expected(totals: Totals, mark: Mark) -> bool:
     """Whether the message is the next one of its partition; if not, some before it were missed."""
     last = totals.marks.get(mark.partition)
@@ -46,26 +63,26 @@ def expected(totals: Totals, mark: Mark) -> bool:
 
 def add(
     totals: Totals, offset: int, mark: Mark, additions: Additions, keeping: Keeping
-) -> Additions:
-    """Add the message at ``offset``; returns what came for windows that are gone (its ``level`` is
-    for how many lengths). A message that was added before changes nothing."""
+) -> NotAdded:
+    """Add the message at ``offset``. A message that was added before changes nothing."""
     if offset <= totals.counted_to:
-        return NO_ADDITIONS
+        return ALL_ADDED
     totals.counted_to = offset
     last = totals.marks.get(mark.partition)
     if mark.sequence >= 0 and last is not None and mark.sequence <= last.sequence:
-        return NO_ADDITIONS
-    late = _add(totals, additions, keeping)
+        return ALL_ADDED
+    not_added = _add(totals, additions, keeping)
     totals.marks[mark.partition] = _later(last, mark)
     totals.horizon_ns = max(totals.horizon_ns, _horizon_ns(totals, keeping))
-    return late
+    return not_added
 
 
-def _add(totals: Totals, additions: Additions, keeping: Keeping) -> Additions:
+def _add(totals: Totals, additions: Additions, keeping: Keeping) -> NotAdded:
     if not len(additions.cohorts):
-        return NO_ADDITIONS
+        return ALL_ADDED
     sums = words_of(additions.values)
     late = np.zeros(len(additions.cohorts), np.int64)
+    too_large: dict[int, list[int]] = {}
     for begin_s in np.unique(additions.start_s).tolist():
         rows = np.flatnonzero(additions.start_s == begin_s)
         cohorts = [additions.cohorts[r] for r in rows.tolist()]
@@ -75,16 +92,26 @@ def _add(totals: Totals, additions: Additions, keeping: Keeping) -> Additions:
             key = WindowKey(begin_s - begin_s % seconds, seconds)
             if key.end_ns + keeping.retention_ns <= totals.horizon_ns:
                 late[rows[takes_it]] = n + 1
-            elif takes_it.all():
-                _window_of(totals, key).add(cohorts, words)
             elif takes_it.any():
-                some = list(compress(cohorts, takes_it.tolist()))
-                _window_of(totals, key).add(some, words[takes_it])
-    if not late.any():
+                takers, some, own = rows, cohorts, words
+                if not takes_it.all():
+                    some = list(compress(cohorts, takes_it.tolist()))
+                    takers, own = rows[takes_it], words[takes_it]
+                refused = _window_of(totals, key).add(some, own)
+                if refused.any():
+                    too_large.setdefault(seconds, []).extend(takers[refused].tolist())
+    return NotAdded(
+        _late(additions, late),
+        [(seconds, additions.take(own)) for seconds, own in sorted(too_large.items())],
+    )
+
+
+def _late(additions: Additions, levels: NDArray[np.int64]) -> Additions:
+    if not levels.any():
         return NO_ADDITIONS
-    rows = np.flatnonzero(late)
-    refused = additions.take(rows.tolist())
-    return Additions(refused.cohorts, refused.start_s, late[rows], refused.values)
+    rows = np.flatnonzero(levels)
+    late = additions.take(rows.tolist())
+    return Additions(late.cohorts, late.start_s, levels[rows], late.values)
 
 
 def _window_of(totals: Totals, key: WindowKey) -> WindowSums:

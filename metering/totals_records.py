@@ -14,11 +14,15 @@ import numpy as np
 
 from metering.additions import TALLY, Mark
 from metering.errors import MeteringError
+from metering.priced import completed
 from metering.totals import Totals
-from metering.window_sums import CHUNK, WindowSums, Words
+from metering.window_sums import CHUNK, WindowSums, Words, capped, words_of
 from metering.windows import Cohort, WindowKey
 
-FORMAT = 1
+FORMAT = 2
+_FIRST = 1
+"""Its words had ``_FIRST_BASE``, and the sums of priced requests were missing."""
+_FIRST_BASE = 10**9
 HEAD = b"head"
 
 
@@ -66,11 +70,21 @@ def _value(final: bool, cohorts: list[Cohort], words: Words) -> bytes:
 def _read(value: bytes) -> tuple[bool, list[Cohort], Words]:
     line, _, raw = value.partition(b"\n")
     made, final, fields, cohorts = json.loads(line)
-    if made != FORMAT or fields > len(TALLY):
+    if made not in (_FIRST, FORMAT) or fields > len(TALLY):
         raise MeteringError(f"totals of format {made!r} with {fields} fields, not {FORMAT}")
-    words = np.zeros((len(cohorts), len(TALLY), 2), np.int64)
-    words[:, :fields] = np.frombuffer(raw, "<i8").reshape(len(cohorts), fields, 2)
+    found = np.frombuffer(raw, "<i8").reshape(len(cohorts), fields, 2)
+    if made == _FIRST:
+        words = _of_first(found)
+    else:
+        words = np.zeros((len(cohorts), len(TALLY), 2), np.int64)
+        words[:, :fields] = found
     return final, [(c[0], c[1], c[2]) for c in cohorts], words
+
+
+def _of_first(found: Words) -> Words:
+    """A sum that is larger than can be stored stopped the version that saved it."""
+    sums = found[..., 1].astype(object) * _FIRST_BASE + found[..., 0]
+    return capped(words_of(completed(list(sums.T), TALLY)))
 
 
 def _window(key: WindowKey, chunks: list[tuple[bool, list[Cohort], Words] | None]) -> WindowSums:
@@ -98,7 +112,7 @@ def _head(totals: Totals) -> bytes:
 
 def _read_head(totals: Totals, value: bytes) -> None:
     document = json.loads(value)
-    if document["format"] != FORMAT:
+    if document["format"] not in (_FIRST, FORMAT):
         raise MeteringError(f"totals of format {document['format']!r}, not {FORMAT}")
     totals.counted_to = document["counted_to"]
     totals.horizon_ns = document["horizon_ns"]

@@ -10,7 +10,7 @@ from metering.errors import UnreadableUsage
 
 # Strict: true, "1" and 1.0 are no counts, though pydantic would make some of them.
 NonNegative = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
-"""Counts and durations; 2**53 ns are 104 days. Sums of many of them still fit 64 bits."""
+"""Counts and durations; 2**53 ns are 104 days. Sums of a batch have the same bound (``SUMMED``)."""
 EpochNs = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Rows = Annotated[int, Field(ge=1, lt=2**32, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -31,6 +31,11 @@ UNEXECUTED: frozenset[Outcome] = frozenset(
 )
 WASTED: frozenset[Outcome] = frozenset(("error", "failed", "cancelled"))
 """Outcomes whose GPU time was spent on an answer that nobody got."""
+
+SUMMED = ("input_tokens", "output_tokens", "prefill_gpu_ns", "decode_gpu_ns")
+"""Fields of requests whose sums over a batch are below ``LIMIT`` too. (GPU time is the batch's, and
+the others are parts of these.)"""
+LIMIT = 2**53
 
 UNATTRIBUTED = "unattributed"
 LATEST = "latest"
@@ -187,6 +192,14 @@ class UsageBatch(Frozen):
         ):
             if whole_ns is not None and sum(p or 0 for p in parts) != whole_ns:
                 raise ValueError(f"{name}_ns={whole_ns} but its requests have {parts}")
+        return self
+
+    @model_validator(mode="after")
+    def _sums_within_bounds(self) -> Self:
+        for name in SUMMED:
+            total = sum(getattr(r, name) or 0 for r in self.requests)
+            if total >= LIMIT:
+                raise ValueError(f"{name} of its requests sum to {total}, not below {LIMIT}")
         return self
 
     @model_validator(mode="after")

@@ -11,11 +11,12 @@ import numpy as np
 from pydantic_core import to_json
 
 from metering.additions import TALLY
-from metering.amounts import Amounts, amounts, quotients
-from metering.columns import Whole
+from metering.amounts import Amounts, quotients
+from metering.columns import Ints, Whole, whole
 from metering.compiled import writer
 from metering.costs import WindowRow
 from metering.money import atto_usd
+from metering.priced import PRICED, UNKNOWN
 from metering.window_sums import Words, whole_of, words_of
 from metering.windows import Cohort, WindowKey, row_of
 
@@ -43,10 +44,10 @@ class Told(NamedTuple):
 class WindowColumns:
     """What is told of each row, in the order of the rows."""
 
-    counts: Mapping[str, Whole]
+    counts: Mapping[str, Ints]
     money: Mapping[str, Amounts]
 
-    def __iter__(self) -> Iterator[tuple[str, Whole | Amounts]]:
+    def __iter__(self) -> Iterator[tuple[str, Ints | Amounts]]:
         """All of them, by name."""
         yield from self.counts.items()
         yield from self.money.items()
@@ -75,20 +76,22 @@ class WindowRows:
         """Of at least one row."""
         words = np.concatenate([told.words for told in self.told])
         high, low = words[..., 1], words[..., 0]
-        counts = {name: whole_of(words[:, TALLY.index(name)]) for name in COUNTS}
+        sums = {name: whole_of(words[:, TALLY.index(name)]) for name in COUNTS}
         money = {
-            name: amounts(high[:, n], low[:, n])
+            name: Amounts(high[:, n], low[:, n])
             for name, n in ((name, TALLY.index(atto)) for name, atto in COSTS.items())
         }
         money["usd_per_million_input_tokens"] = quotients(
-            money["input_cost_usd"], counts["input_tokens"], 10**6
+            money["input_cost_usd"], sums["priced_input_tokens"], 10**6
         )
         money["usd_per_million_output_tokens"] = quotients(
-            money["output_cost_usd"], counts["output_tokens"], 10**6
+            money["output_cost_usd"], sums["priced_output_tokens"], 10**6
         )
-        money["usd_per_request"] = quotients(
-            money["cost_usd"], counts["requests"] - counts["unpriced_requests"]
-        )
+        money["usd_per_request"] = quotients(money["cost_usd"], sums["priced_requests"])
+        counts = {
+            name: _known(values) if name in PRICED else Ints(values)
+            for name, values in sums.items()
+        }
         return WindowColumns(counts, money)
 
 
@@ -108,24 +111,32 @@ def values_of(rows: WindowRows) -> Iterator[bytes]:
     return in_python(heads, parts)
 
 
-def _compiled(before: bytes, column: Whole | Amounts) -> writer.Column | None:
+def _known(sums: Whole) -> Ints:
+    """Those that are not below 0."""
+    known = (sums >= 0).astype(np.bool_)
+    return Ints(sums) if known.all() else Ints(whole(np.where(known, sums, 0).tolist()), known)
+
+
+def _compiled(before: bytes, column: Ints | Amounts) -> writer.Column | None:
     """``None``: it has numbers of more than 64 bits."""
     if isinstance(column, Amounts):
         kind, dollars = writer.AMOUNTS, column.dollars
         return writer.Column(before, kind, dollars, column.known, atto=column.atto)
-    return None if column.dtype != np.int64 else writer.Column(before, writer.INTS, column)
+    if column.values.dtype != np.int64:
+        return None
+    return writer.Column(before, writer.INTS, column.values, column.known)
 
 
-def in_python(heads: Sequence[bytes], parts: Mapping[bytes, Whole | Amounts]) -> Iterator[bytes]:
+def in_python(heads: Sequence[bytes], parts: Mapping[bytes, Ints | Amounts]) -> Iterator[bytes]:
     """Without a compiler; and where numbers have more than 64 bits."""
     columns = [[before + text for text in _texts(column)] for before, column in parts.items()]
     for head, *texts in zip(heads, *columns, strict=True):
         yield b"".join([head, *texts, b"}"])
 
 
-def _texts(column: Whole | Amounts) -> list[bytes]:
-    if not isinstance(column, Amounts):
-        return [b"%d" % value for value in column.tolist()]
+def _texts(column: Ints | Amounts) -> list[bytes]:
+    if isinstance(column, Ints):
+        return [b"null" if value is None else b"%d" % value for value in column.tolist()]
     known = np.ones(len(column.atto), np.bool_) if column.known is None else column.known
     return [
         b'"%d.%018d"' % (dollars, atto) if is_known else b"null"
@@ -155,6 +166,7 @@ def _told(row: WindowRow) -> Told:
         atto_usd(getattr(row, fields[name])) if name in fields else getattr(row, name)
         for name in TALLY
     ]
+    sums = [UNKNOWN if value is None else value for value in sums]
     key = WindowKey(row.window_start_ms // 1000, row.window_seconds)
     cohort = (row.tenant, row.model, row.region)
     words = words_of([np.array([value], object) for value in sums])

@@ -1,4 +1,9 @@
-"""The sums of one window, a row for each cohort, in two words each so that they never overflow."""
+"""The sums of one window, a row for each cohort, in two words each: exact, and within the range of
+what stores them.
+
+A sum that would leave that range is not added: whoever adds is told, and says so to people. So no
+sum ever wraps round, and none is cut.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,35 @@ from numpy.typing import NDArray
 
 from metering.additions import TALLY
 from metering.columns import Whole
+from metering.money import ATTO_PER_USD
 from metering.windows import Cohort
 
-BASE = 10**9
-"""A sum is ``words[..., 1] * BASE + words[..., 0]``, the low one below ``BASE``: good up to some
-10^27, dollars in attodollars as well as nanoseconds."""
+BASE = 10**18
+"""A sum is ``words[..., 1] * BASE + words[..., 0]``, the low one from 0 to before ``BASE``: of
+attodollars, dollars and the rest."""
+MOST_COUNT = 2**64 - 1
+"""A UInt64 of ClickHouse holds no more."""
+MOST_USD = 9 * 10**12
+"""Costs stay below it, so that a million times as much, a quotient, is below 2^63 dollars; a
+Decimal(38, 18) of ClickHouse holds ten times that."""
 CHUNK = 64
 """Rows are saved so many at a time: those that have changed, with their neighbours."""
 
+_DIGIT = 10**9
+"""Its square is ``BASE``."""
+
 Words = NDArray[np.int64]
 """(rows, fields, 2)"""
+
+
+_MOST = np.array(
+    [
+        divmod(MOST_USD * ATTO_PER_USD - 1 if name.endswith("_atto") else MOST_COUNT, BASE)[::-1]
+        for name in TALLY
+    ],
+    np.int64,
+)
+"""(fields, 2)"""
 
 
 def words_of(columns: Sequence[Whole]) -> Words:
@@ -33,16 +57,33 @@ def words_of(columns: Sequence[Whole]) -> Words:
 def whole_of(words: NDArray[np.int64]) -> Whole:
     """Sums, of words in the last axis."""
     high, low = words[..., 1], words[..., 0]
-    if not high.size or int(high.max()) < 2**62 // BASE:
+    if not high.size or (int(high.max()) < 2**63 // BASE and int(high.min()) >= 0):
         return high * BASE + low
     return high.astype(object) * BASE + low
 
 
 def _once_each(at: NDArray[np.intp], words: Words) -> tuple[NDArray[np.intp], Words]:
     found, places = np.unique(at, return_inverse=True)
-    sums = np.zeros((len(found), *words.shape[1:]), np.int64)
-    np.add.at(sums, places, words)
-    return found, sums
+    digits = np.zeros((len(found), words.shape[1], 3), np.int64)
+    upper, lower = np.divmod(words[..., 0], _DIGIT)  # many of which fit into 64 bits
+    np.add.at(digits, places, np.stack([lower, upper, words[..., 1]], axis=-1))
+    digits[..., 1] += digits[..., 0] // _DIGIT
+    high, upper = digits[..., 2] + digits[..., 1] // _DIGIT, digits[..., 1] % _DIGIT
+    return found, np.stack([upper * _DIGIT + digits[..., 0] % _DIGIT, high], axis=-1)
+
+
+def _over(words: Words) -> NDArray[np.bool_]:
+    """Which sums are larger than what can be stored."""
+    high, most_high = words[..., 1], _MOST[:, 1]
+    over: NDArray[np.bool_] = (high > most_high) | (
+        (high == most_high) & (words[..., 0] > _MOST[:, 0])
+    )
+    return over
+
+
+def capped(words: Words) -> Words:
+    """The largest that can be stored in place of what is larger."""
+    return np.where(_over(words)[..., None], _MOST, words)
 
 
 class WindowSums:
@@ -61,8 +102,12 @@ class WindowSums:
         self._untold = np.ones(len(words), np.bool_)
         self._unsaved = np.zeros(-(-len(words) // CHUNK), np.bool_)
 
-    def add(self, cohorts: Sequence[Cohort], words: Words) -> None:
-        """``words[n]`` to the sums of ``cohorts[n]``; one may be there several times."""
+    def add(self, cohorts: Sequence[Cohort], words: Words) -> NDArray[np.bool_]:
+        """``words[n]`` to the sums of ``cohorts[n]``; one may be there several times.
+
+        Returns which of the rows were not added, because a sum of theirs would be larger than can
+        be stored: then none of the cohort's rows is.
+        """
         index = self._index
         places = [index.setdefault(cohort, len(index)) for cohort in cohorts]
         if len(index) > len(self.cohorts):
@@ -75,9 +120,16 @@ class WindowSums:
         carry = sums[..., 0] // BASE
         sums[..., 0] -= carry * BASE
         sums[..., 1] += carry
+        self._unsaved[at // CHUNK] = True  # All of them: a chunk that is missing is an error.
+        over = _over(sums).any(axis=1)
+        if over.any():
+            refused = np.isin(np.array(places, np.intp), at[over])
+            at, sums = at[~over], sums[~over]
+        else:
+            refused = np.zeros(len(places), np.bool_)
         self._words[at] = sums
         self._untold[at] = True
-        self._unsaved[at // CHUNK] = True
+        return refused
 
     def _grow(self, count: int) -> None:
         if count <= len(self._words):
@@ -109,9 +161,11 @@ class WindowSums:
         self._untold[:] = False
 
     def tell(self) -> tuple[list[Cohort], Words]:
-        """Cohorts that have changed since this was last asked, in order, and their sums."""
+        """Cohorts that have changed since this was last asked, in order, and their sums. One to
+        which nothing could be added is none."""
         changed = np.flatnonzero(self._untold)
         self._untold[:] = False
+        changed = changed[self._words[changed].any(axis=(1, 2))]
         told = sorted((self.cohorts[n], n) for n in changed.tolist())
         rows = np.array([n for _, n in told], np.intp)
         return [cohort for cohort, _ in told], self._words[rows]

@@ -13,6 +13,7 @@ from typing import Any
 
 from metering.costs import CostLine, WindowRow
 from metering.money import atto_usd, usd
+from metering.priced import PRICED
 from metering.usage import WASTED
 
 WINDOW_SECONDS: tuple[int, ...] = (10, 60, 3_600, 86_400)
@@ -41,6 +42,9 @@ class Tally:
     wasted_gpu_ns: int = 0
     cache_hits: int = 0
     refused_requests: int = 0
+    priced_requests: int = 0
+    priced_input_tokens: int = 0
+    priced_output_tokens: int = 0
 
     def add(self, line: CostLine) -> None:
         if not line.executed and line.status != "cache_hit":
@@ -61,6 +65,9 @@ class Tally:
         if line.cost_usd is None or line.input_cost_usd is None or line.output_cost_usd is None:
             self.unpriced_requests += 1
         else:
+            self.priced_requests += 1
+            self.priced_input_tokens += line.input_tokens
+            self.priced_output_tokens += line.output_tokens
             self.cost_atto += atto_usd(line.cost_usd)
             self.input_cost_atto += atto_usd(line.input_cost_usd)
             self.output_cost_atto += atto_usd(line.output_cost_usd)
@@ -173,9 +180,10 @@ def forget(state: WindowState, *, retention_ns: int) -> None:
 def row_of(
     key: WindowKey, cohort: Cohort, sums: Sequence[int], final: bool, counted_to: int
 ) -> WindowRow:
-    """``sums`` are those of a ``Tally``, in its order."""
+    """``sums`` are those of a ``Tally``, in its order; one below 0 is not known."""
     tenant, model, region = cohort
     values: dict[str, Any] = dict(zip(_FIELDS, sums, strict=True))
+    values |= {name: None for name in PRICED if values[name] < 0}
     values |= {f"{name}_usd": usd(values.pop(f"{name}_atto")) for name in _COSTS}
     return WindowRow.model_construct(
         window_start_ms=key.start_s * 1000,

@@ -59,6 +59,13 @@ def sums(draw: Draw) -> Made:
     return Made(draw.pick("sums", SUMS)(draw.wrong()))
 
 
+@kind("requests whose tokens sum to more than one may have", Fate.INVALID, weight=5)
+def large_sums(draw: Draw) -> Made:
+    batch = draw.stranger()
+    part = batch.parts[0]._replace(input_tokens=2**53 - 1)
+    return Made(event(batch._replace(parts=(part, part))))
+
+
 @kind("a part that is larger than its whole", Fate.INVALID, weight=15)
 def within(draw: Draw) -> Made:
     return Made(draw.pick("wholes", WITHIN)(draw.wrong()))

@@ -13,7 +13,7 @@ MOST_BATCHES = 50_000
 # A request's longest row is known as the request's mean: its lines don't tell rows apart.
 _BATCHES = """
 SELECT any(model) AS the_model, any(accelerator) AS the_accelerator,
-    sum(gpu_ns) * any(speedup) AS took_ns, sum(rows) AS all_rows,
+    sum(gpu_ns) * toUInt128(any(speedup)) AS took_ns, sum(rows) AS all_rows,
     sum(input_tokens - cached_input_tokens), sum(output_tokens),
     max(intDiv(input_tokens - cached_input_tokens + rows - 1, rows)),
     max(intDiv(output_tokens + rows - 1, rows))

@@ -38,7 +38,8 @@ def _table(rows: WindowRows) -> Any:
     for name, texts in zip(("tenant", "model", "region"), zip(*cohorts, strict=True), strict=True):
         columns[name] = pa.array(texts, pa.string()).dictionary_encode()
     for name, counts in rows.columns.counts.items():
-        columns[name] = pa.array(counts, pa.uint64())
+        missing = None if counts.known is None else ~counts.known
+        columns[name] = pa.array(counts.values, pa.uint64(), mask=missing)
     for name, amounts in rows.columns.money.items():
         columns[name] = decimals(words(amounts), amounts.known)
     return pa.table(columns)

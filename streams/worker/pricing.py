@@ -38,7 +38,7 @@ from metering.messages import Message
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record, lines_records, refusal_record
 from streams.topics import LEDGERS
-from streams.worker.additions_records import additions_records
+from streams.worker.additions_records import additions_records, pieces_of
 from streams.worker.book import PriceBookFile
 from streams.worker.counts import count_lines
 
@@ -125,9 +125,11 @@ class Pricing:
         decision = take(self._ledger, messages, self._prices.book, self._policy, time.time_ns())
         if decision.replayed == len(messages):
             return
+        pieces = pieces_of(decision.additions, self._ways)
+        self._ledger.takes += len(pieces) - 1  # Each piece has a number of its own.
         records = [
             *(refusal_record(r, self.partition) for r in decision.refusals),
-            *additions_records(self._mark(), decision.additions, self._ways),
+            *additions_records(self._mark(), pieces),
             Record(LEDGERS, b"ledger", to_bytes(self._ledger), [], self.partition),
         ]
         self._store(decision.lines)
@@ -170,7 +172,7 @@ class Pricing:
         if mark.closing_ns:
             delay_s = (now_ns - mark.closing_ns) / 1e9
             self._metrics.watermark_delay.labels(str(self.partition)).set(delay_s)
-        return additions_records(mark, NO_ADDITIONS, self._ways) if is_idle else []
+        return additions_records(mark, pieces_of(NO_ADDITIONS, self._ways)) if is_idle else []
 
     async def _caught_up(self, now_ns: int) -> bool:
         """Whether the topic is quiet and read to its end."""

@@ -21,7 +21,7 @@ from metering.windows import WINDOW_SECONDS
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record, window_records
 from streams.topics import TOTALS
-from streams.worker.additions_records import late_letter
+from streams.worker.additions_records import TOO_LARGE, late_letter, too_large_letter
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,17 @@ class Totalling:
         mark, sums = decode(message.value)
         if reread and not expected(self._totals, mark):
             await self._reread(message.offset)
-        late = add(self._totals, message.offset, mark, sums, self._keeping)
-        if len(late.cohorts):
-            self._letters.append(late_letter(mark, late, self.partition, message.offset))
-            self._metrics.refused.labels("late").inc()
+        not_added = add(self._totals, message.offset, mark, sums, self._keeping)
+        if len(not_added.late.cohorts):
+            self._refuse("late", late_letter(mark, not_added.late, self.partition, message.offset))
+        for seconds, parts in not_added.too_large:
+            letter = too_large_letter(mark, parts, seconds, self.partition, message.offset)
+            self._refuse(TOO_LARGE, letter)
+
+    def _refuse(self, reason: str, letter: Record) -> None:
+        self._letters.append(letter)
+        self._metrics.refused.labels(reason).inc()
+        log.warning("%s: %s", reason, dict(letter.headers)["meter_detail"].decode())
 
     async def _reread(self, end: int) -> None:
         first = self._totals.counted_to + 1

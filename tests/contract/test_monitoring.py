@@ -385,3 +385,36 @@ def test_a_panel_asks_for_what_the_processes_tell(panel: dict[str, Any]) -> None
             assert labels <= grouping_of(target["expr"]) | {"instance", "partition"}
         else:
             assert target["rawSql"]
+
+
+@pytest.mark.stack
+def test_unit_costs_by_model_leave_out_what_has_no_price(filled: ClickHouse) -> None:
+    """Tokens that nobody priced, and those of which an earlier version did not say."""
+    at = NOON_S - NOON_S % 60
+    filled.value(
+        "INSERT INTO cost_window_rows (window_start, window_seconds, tenant, model, region, "
+        "requests, unpriced_requests, input_tokens, output_tokens, input_cost_usd, "
+        "output_cost_usd) VALUES "
+        f"({at}, 60, 'acme', 'tiny', 'other', 9, 9, 900, 900, 0, 0), "
+        f"({at}, 60, 'other', 'tiny', 'other', 9, 5, 900, 900, 70, 70)"
+    )
+    board = json.loads((DASHBOARDS[0].parent / "costs.json").read_text())
+    sql = {panel["title"]: panel["targets"][0]["rawSql"] for panel in board["panels"]}
+    for kind, expected in (("input", "10000"), ("output", "100000")):
+        found = filled.value(expanded(sql[f"USD per million {kind} tokens by model"]))
+        assert found.split("\t")[1:] == ["tiny", expected]
+
+
+def test_no_panel_rounds_money_or_a_part_to_a_fixed_number_of_decimals() -> None:
+    """Without one Grafana shows as many as the value needs: 0.004 USD is not 0.00."""
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            config = panel["fieldConfig"]
+            told = [config["defaults"]]
+            told += [
+                {p["id"]: p["value"] for p in override["properties"]}
+                for override in config["overrides"]
+            ]
+            for options in told:
+                if options.get("unit") in ("currencyUSD", "percentunit"):
+                    assert "decimals" not in options, panel["title"]

@@ -25,7 +25,12 @@ BOOK = parse_price_book(
 EXECUTED = [s for s in get_args(Outcome) if s not in UNEXECUTED]
 LARGEST = 2**53 - 1
 
+MOST_REQUESTS = 5
 amounts = st.one_of(st.integers(0, 20), st.integers(0, 10**9), st.integers(0, LARGEST))
+parts = st.one_of(
+    st.integers(0, 20), st.integers(0, 10**9), st.integers(0, LARGEST // MOST_REQUESTS)
+)
+"""Of a sum over a batch's requests, which has the same bound."""
 
 
 @st.composite
@@ -38,7 +43,7 @@ def drawn_batch(draw: st.DrawFn, make: MakeBatch, sequence: int) -> UsageBatch:
     gpu_ns = draw(st.one_of(st.integers(0, 10**9), st.integers(0, LARGEST))) if executed else 0
     requests = [
         _request(draw, EXECUTED if executed else sorted(UNEXECUTED))
-        for _ in range(draw(st.integers(1, 5)))
+        for _ in range(draw(st.integers(1, MOST_REQUESTS)))
     ]
     return make(
         sequence,
@@ -54,7 +59,7 @@ def drawn_batch(draw: st.DrawFn, make: MakeBatch, sequence: int) -> UsageBatch:
 
 
 def _request(draw: st.DrawFn, statuses: Sequence[str]) -> dict[str, Any]:
-    inputs, outputs = draw(amounts), draw(amounts)
+    inputs, outputs = draw(parts), draw(parts)
     return {
         "tenant": draw(st.sampled_from(["acme", "globex", "ünï"])),
         "team": draw(st.sampled_from(["", "search"])),

@@ -100,7 +100,7 @@ def test_windows_count_in_columns_what_they_count_line_by_line(
         Mark(0, 1, 1, 0, 0, 0), additions_of(price(frame, BOOK), frame.batch, ends_ns, levels)
     )
     totals = Totals()
-    assert not add(totals, 0, *decode(sent), Keeping()).cohorts
+    assert not add(totals, 0, *decode(sent), Keeping()).late.cohorts
     found_rows = {
         (key, cohort): sums
         for key, window in totals.windows.items()
@@ -220,5 +220,5 @@ def test_additions_of_another_version_are_named(value: bytes) -> None:
 
 def test_additions_of_another_format_are_named() -> None:
     sent = encode(Mark(0, 1, 1, 0, 0, 0), NO_ADDITIONS)
-    with pytest.raises(MeteringError, match="additions of format 9, not 1"):
-        decode(sent.replace(b'"format":1', b'"format":9'))
+    with pytest.raises(MeteringError, match="additions of format 9 with 20 fields, not 2"):
+        decode(sent.replace(b'"format":2', b'"format":9'))

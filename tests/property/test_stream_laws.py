@@ -102,7 +102,7 @@ class Added:
         for offset in range(self.at, self.at + size):
             mark, additions = decode(topic[offset])
             assert offset <= self.totals.counted_to or expected(self.totals, mark)
-            assert not add(self.totals, offset, mark, additions, KEEPING).cohorts
+            assert not add(self.totals, offset, mark, additions, KEEPING).late.cohorts
         fate = data.draw(st.sampled_from(["go on", "die before it is saved", "die after it"]))
         rows += tell(self.totals, data.draw(st.sampled_from([(), (10, 60), WINDOW_SECONDS])))
         if fate != "die before it is saved":

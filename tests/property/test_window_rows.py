@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 
 from metering.additions import TALLY
 from metering.costs import WindowRow
+from metering.money import ATTO_PER_USD
+from metering.priced import UNKNOWN
 from metering.window_rows import Told, WindowRows, values_of
-from metering.window_sums import words_of
+from metering.window_sums import MOST_USD, words_of
 from metering.windows import WindowKey
 from sinks.clickhouse.window_table import window_table
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6) | st.sampled_from(
     ['"', "\\", "%d", "a/b", "\0"]
 )
+PRICED = ("priced_input_tokens", "priced_output_tokens")
 sums = st.one_of(st.integers(0, 5), st.integers(0, 10**12), st.integers(0, 2**64 - 1))
-costs = st.one_of(sums, st.integers(0, 10**24))
+costs = st.one_of(sums, st.integers(0, 10**24), st.integers(0, MOST_USD * ATTO_PER_USD - 1))
 FIELDS = (*WindowRow.model_fields, *WindowRow.model_computed_fields)
 MONEY = {name for name in FIELDS if "usd" in name}
 
@@ -30,9 +33,10 @@ MONEY = {name for name in FIELDS if "usd" in name}
 def told(draw: st.DrawFn) -> Told:
     cohorts = draw(st.lists(st.tuples(names, names, names), min_size=1, max_size=4))
     values = [[draw(costs if name.endswith("_atto") else sums) for name in TALLY] for _ in cohorts]
-    unpriced, requests = TALLY.index("unpriced_requests"), TALLY.index("requests")
     for row in values:
-        row[unpriced] = min(row[unpriced], row[requests])
+        for name in PRICED:
+            if draw(st.booleans()) and draw(st.booleans()):
+                row[TALLY.index(name)] = UNKNOWN + draw(sums)
     seconds = draw(st.sampled_from([10, 60, 3600, 86_400]))
     key = WindowKey(seconds * draw(st.integers(0, 20_000)), seconds)
     words = words_of([np.array(column, object) for column in zip(*values, strict=True)])

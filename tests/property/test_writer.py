@@ -72,7 +72,8 @@ def test_amounts_are_those_of_rows_in_python(drawn: list[tuple[int, int, bool]])
     parts: dict[bytes, Any] = {
         b'"a":': Amounts(dollars, atto, known),
         b',"b":': Amounts(dollars, atto),
-        b',"n":': dollars,
+        b',"n":': Ints(dollars),
+        b',"m":': Ints(dollars, known),
     }
     heads = [b'{"%d":0,' % n for n in range(len(drawn))]
     columns = [window_rows._compiled(before, column) for before, column in parts.items()]

@@ -19,9 +19,11 @@ from metering.lines import CostLines
 from metering.messages import Message
 from metering.tenant_costs import lines_in
 from metering.usage import UsageBatch
+from metering.usage_columns import encode_columns
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record
 from streams.topics import ADDITIONS, COST_REQUESTS, LEDGERS, USAGE_DLQ
+from streams.worker.additions_records import MOST_ROWS
 from streams.worker.book import PriceBookFile
 from streams.worker.pricing import STALLED_TICKS, Pricing
 from streams.worker.transaction import Lost
@@ -490,3 +492,20 @@ async def test_a_book_that_has_become_unreadable_leaves_the_one_before_it_in_use
     await bench.pricing.tick()
     assert bench.sinks.lines[-1].cost_usd == Decimal("0.002")
     assert bench.metric("meter_price_book_ok") == 1
+
+
+async def test_a_take_of_many_cohorts_is_sent_in_pieces_that_follow_one_another(
+    tmp_path: Path, batch_of: MakeBatch
+) -> None:
+    bench = Bench(tmp_path)
+    count = 2 * WAYS * MOST_ROWS
+    for offset in range(2):
+        batch = batch_of(offset, requests=[{"tenant": f"t{n}"} for n in range(count)])
+        await bench.pricing.handle([Message(offset, NOON_NS, encode_columns(batch))])
+    added = bench.sinks.added()
+    assert len(added) > 2 * WAYS
+    assert all(len(additions.cohorts) <= MOST_ROWS for _, additions in added)
+    assert sum(len(additions.cohorts) for _, additions in added) == 2 * count
+    sequences = [mark.sequence for mark, _ in added]
+    assert sequences == [n for n in range(1, len(added) // WAYS + 1) for _ in range(WAYS)]
+    assert bench.sinks.ledgers[-1].takes == sequences[-1]

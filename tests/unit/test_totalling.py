@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from metering.additions import NO_ADDITIONS, TALLY, Additions, Mark, encode
+from metering.additions import NO_ADDITIONS, TALLY, Additions, Mark, decode, encode
 from metering.costs import WindowRow
 from metering.errors import MeteringError
 from metering.messages import Message
@@ -33,9 +33,9 @@ def mark(sequence: int, *, at_s: int = 0, partition: int = 0, partitions: int = 
 
 
 def requests(count: int, *, at_s: int = 0, cohort: tuple[str, str, str] = COHORT) -> Additions:
-    values = [np.array([0], np.int64) for _ in TALLY]
+    values = [np.array([0], object) for _ in TALLY]
     values[TALLY.index("requests")][0] = count
-    values[TALLY.index("cost_atto")][0] = count * 10**15
+    values[TALLY.index("cost_atto")][0] = min(count, 2**32) * 10**15
     start_s = (NOON_S + at_s) // 10 * 10
     return Additions([cohort], np.array([start_s]), np.array([0]), values)
 
@@ -196,6 +196,33 @@ async def test_what_comes_for_windows_that_are_gone_has_a_letter() -> None:
     assert bench.told() == [(86400, 5, False)]
 
 
+async def test_what_is_too_large_for_a_window_has_a_letter_and_the_others_go_on() -> None:
+    """A day may be full where an hour is not."""
+    bench = Bench()
+    most = 2**64 - 1
+    day = requests(most, at_s=-7200, cohort=("acme", "tiny", "eu"))
+    await bench.give(message(0, mark(1, at_s=-7200), day))
+    await bench.totalling.tell()
+    await bench.give(message(1, mark(2), requests(5)))
+    await bench.give(message(2, mark(3), requests(7, cohort=("other", "tiny", "eu"))))
+    await bench.totalling.tell()
+    (letter,) = [r for r in bench.records if r.topic == USAGE_DLQ]
+    headers = dict(letter.headers)
+    assert headers["meter_reason"] == b"too-large"
+    assert b"their windows of 86400 s" in headers["meter_detail"]
+    assert b"tenant='acme'" in headers["meter_detail"]
+    assert headers["ce_id"] == b"additions/2@1/86400"
+    assert (
+        bench.registry.get_sample_value("meter_refused_messages_total", {"reason": "too-large"})
+        == 1
+    )
+    assert {(row.tenant, row.requests) for row in bench.rows if row.window_seconds == 10} == {
+        ("acme", most), ("acme", 5), ("other", 7)
+    }  # fmt: skip
+    _, found = decode(letter.value or b"")
+    assert found.values[TALLY.index("requests")].tolist() == [5]
+
+
 def test_a_state_of_another_format_or_with_a_hole_is_an_error() -> None:
     with pytest.raises(MeteringError, match="format 9"):
         totals_of({HEAD: b'{"format":9}'})
@@ -209,6 +236,7 @@ def test_a_state_from_before_a_figure_was_told_is_read() -> None:
     value = b'[1,false,16,[["a","b","c"]]]\n' + words.tobytes()
     totals = totals_of({b"10/1780000020/0": value})
     (sums,) = totals.windows[WindowKey(NOON_S, 10)].sums([0])
-    assert sums[0] == 7
-    assert sums[-1] == 0
+    assert sums[TALLY.index("requests")] == 7
+    assert sums[TALLY.index("refused_requests")] == 0
+    assert sums[TALLY.index("priced_requests")] == 7
     assert len(sums) == len(TALLY)

@@ -1,0 +1,74 @@
+"""Rows of windows that were stored before the sums of priced requests were, read after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from sinks.clickhouse import schema
+from sinks.clickhouse.connection import ClickHouseTarget
+from sinks.clickhouse.queries import ClickHouseReader
+from sinks.clickhouse.schema import migrate, migrations
+
+
+class Address(Protocol):
+    @property
+    def url(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+    def value(self, query: str, **url: object) -> str: ...
+
+
+OLD_ROWS = """
+INSERT INTO {}.cost_window_rows
+    (window_start, window_seconds, tenant, requests, unpriced_requests, input_tokens, output_tokens,
+    cost_usd, input_cost_usd, output_cost_usd,
+    usd_per_million_input_tokens, usd_per_million_output_tokens, usd_per_request)
+VALUES
+    (0, 10, 'mixed', 2, 1, 200, 20, 3, 1, 2, 5000, 100000, 3),
+    (0, 10, 'no output', 1, 0, 100, 0, 3, 1, 2, 10000, NULL, 3),
+    (0, 10, 'priced', 2, 0, 200, 20, 3, 1, 2, 5000, 100000, 1.5),
+    (0, 10, 'refused', 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL),
+    (0, 10, 'unpriced', 2, 2, 200, 20, 0, 0, 0, 0, 0, NULL)
+"""
+
+
+@pytest.fixture
+def target(address: Address, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClickHouseTarget]:
+    """A database of the version before, with rows in it."""
+    parts = urlsplit(address.url)
+    name = f"priced_{uuid4().hex[:12]}"
+    url = f"{parts.scheme}://{parts.hostname}:{parts.port}"
+    target = ClickHouseTarget(url, address.user, address.password, name)
+    with monkeypatch.context() as before:
+        before.setattr(schema, "migrations", lambda: [m for m in migrations() if m < "0007"])
+        migrate(target)
+    address.value(OLD_ROWS.format(name))
+    yield target
+    address.value(f"DROP DATABASE IF EXISTS {name}")
+
+
+def test_rows_from_before_have_the_priced_sums_that_are_known_and_no_other(
+    target: ClickHouseTarget,
+) -> None:
+    migrate(target)
+    reader = ClickHouseReader(target)
+    rows = reader.rows(
+        "SELECT tenant, priced_requests, priced_input_tokens, priced_output_tokens, "
+        "toString(usd_per_million_input_tokens), toString(usd_per_million_output_tokens), "
+        "toString(usd_per_request) FROM cost_windows ORDER BY tenant"
+    )
+    reader.close()
+    assert rows == [
+        ("mixed", 1, None, None, None, None, "3"),
+        ("no output", 1, 100, 0, "10000", None, "3"),
+        ("priced", 2, 200, 20, "5000", "100000", "1.5"),
+        ("refused", 0, 0, 0, None, None, None),
+        ("unpriced", 0, 0, 0, None, None, None),
+    ]
