@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from detectors.readings import Reading
 from metering.costs import Driver
+from metering.figures import money, percentage
 
 MIN_BATCH_FALL = 0.3
 MIN_RATE_CHANGE = 0.05
@@ -61,13 +62,12 @@ def lever(
     """``gpu_time_per_token ▸ batch under-fill ▸ {model=llama-8b, tenant=eu} ▸ 83 % of +$41/h``."""
     place = ", ".join(f"{name}={where[name]}" for name in sorted(where))
     change = signed_usd(change_usd_per_hour)
-    return f"{driver} ▸ {words} ▸ {{{place}}} ▸ {share * 100:.0f} % of {change}/h"
+    return f"{driver} ▸ {words} ▸ {{{place}}} ▸ {percentage(share)} of {change}/h"
 
 
 def signed_usd(amount: float) -> str:
-    """``+$41``, ``−$1.20``: cents below 10 dollars."""
-    digits = 0 if abs(amount) >= 10 else 2
-    return f"{'−' if amount < 0 else '+'}${abs(amount):,.{digits}f}"
+    """``+$41``, ``−$1.20``, ``+$0.0040``: cents below 10 dollars, and what is below cents."""
+    return money(amount, decimals=0 if abs(amount) >= 10 else 2, signed=True)
 
 
 def _share(part: float, whole: float) -> float:

@@ -206,6 +206,6 @@ def _anomaly(
         threshold=threshold,
         expected_usd=expected,
         observed_usd=observed,
-        usd_per_hour=usd(atto_usd(observed - expected) * 3600 // seconds),
+        usd_per_hour=usd((atto_usd(observed) - atto_usd(expected)) * 3600 // seconds),
         causes=causes,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import Field, PlainSerializer, WithJsonSchema, computed_field, model_validator
 
 from metering.money import quotient
 from metering.priced import PRICED, priced_of_row
@@ -147,6 +147,14 @@ class WindowRow(Frozen):
         return quotient(self.cost_usd, self.priced_requests)
 
 
+Usd = Annotated[
+    Decimal,
+    PlainSerializer(lambda amount: f"{amount:f}", return_type=str, when_used="json"),
+    WithJsonSchema({"format": "decimal", "type": "string"}, mode="serialization"),
+]
+"""Without an exponent, also where it is 0."""
+
+
 class CauseTag(Frozen):
     """Why a cost changed: which driver, in which slice, how much of the change.
 
@@ -157,7 +165,7 @@ class CauseTag(Frozen):
     driver: Driver
     slice: dict[str, str]
     share: float
-    usd_per_hour: Decimal
+    usd_per_hour: Usd
     confidence: Annotated[float, Field(ge=0, le=1)]
     lever: str
 
@@ -179,7 +187,7 @@ class Anomaly(Frozen):
     score: float
     score_unit: str
     threshold: float
-    expected_usd: Decimal
-    observed_usd: Decimal
-    usd_per_hour: Decimal
+    expected_usd: Usd
+    observed_usd: Usd
+    usd_per_hour: Usd
     causes: tuple[CauseTag, ...]

@@ -21,8 +21,10 @@ def too_late_for(
 ) -> NDArray[np.int64]:
     """Of each event, for how many of the window lengths, shorter ones first, it came too late: by
     the watermark before it."""
-    window_ends = (ends_ns[:, None] // NS_PER_SECOND // _SIZES + 1) * _SIZES * NS_PER_SECOND
-    levels: NDArray[np.int64] = (window_ends + retention_ns <= watermarks_ns[:, None]).sum(axis=1)
+    # In seconds: the last window of all ends after the last nanosecond that 64 bits hold.
+    window_ends = (ends_ns[:, None] // NS_PER_SECOND // _SIZES + 1) * _SIZES
+    gone_by = (watermarks_ns - retention_ns) // NS_PER_SECOND
+    levels: NDArray[np.int64] = (window_ends <= gone_by[:, None]).sum(axis=1)
     return levels
 
 

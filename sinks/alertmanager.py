@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from metering.cloudevents import rfc3339
 from metering.costs import Anomaly
+from metering.figures import money
 from sinks.http_post import HttpPost, RetryPolicy, Sleep, checked_url
 
 ALERT_NAME = "CostAnomaly"
@@ -75,6 +76,6 @@ def summary(anomaly: Anomaly) -> str:
     more = "more" if change >= 0 else "less"
     where = f" in {anomaly.region}" if anomaly.region else ""
     return (
-        f"{anomaly.tenant} on {anomaly.model}{where} spends ${spends:,.2f} an hour, "
-        f"${abs(change):,.2f} {more} than expected"
+        f"{anomaly.tenant} on {anomaly.model}{where} spends {money(spends)} an hour, "
+        f"{money(abs(change))} {more} than expected"
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from metering.figures import figure
 from metering.reconciliation import OUTCOMES, Verdict
 
 
@@ -65,5 +66,6 @@ def _same(verdict: Verdict, quantity: str) -> str:
 
 
 def _gpu(server_ns: int, metered_ns: int, agrees: bool) -> tuple[str, str, str]:
-    share = f"{metered_ns / server_ns:.1%}" if server_ns else "–"
-    return f"{server_ns / 1e9:.2f}", f"{metered_ns / 1e9:.2f}", share if agrees else f"[red]{share}"
+    share = f"{figure(100 * metered_ns / server_ns, decimals=1)}%" if server_ns else "–"
+    seconds = [figure(ns / 1e9, decimals=2) for ns in (server_ns, metered_ns)]
+    return seconds[0], seconds[1], share if agrees else f"[red]{share}"

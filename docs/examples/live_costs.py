@@ -45,7 +45,7 @@ class Costs:
                 self.tokens += given + made
                 self.unpriced += cost is None  # no price is known: that is not 0
                 self.usd += Decimal(cost or 0)
-        said = f"{self.usd:.9f} USD  {self.tokens} tokens  {self.requests} requests"
+        said = f"{self.usd:f} USD  {self.tokens} tokens  {self.requests} requests"
         print(said + f", {self.unpriced} without a price" * (self.unpriced > 0), flush=True)
 
     def add_window(self, key, row):
@@ -55,7 +55,7 @@ class Costs:
         self.windows[key] = row["counted_to"]
         start, where = row["window_start_ms"] // 1000, row.get("region") or "all regions"
         at = f"window {start} + {row['window_seconds']} s  {row['model']} in {where}"
-        print(f"{at}  {Decimal(row['cost_usd']):.9f} USD  {row['requests']} requests", flush=True)
+        print(f"{at}  {Decimal(row['cost_usd']):f} USD  {row['requests']} requests", flush=True)
 
 
 async def main():

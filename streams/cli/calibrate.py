@@ -14,6 +14,7 @@ from rich.table import Table
 from metering.calibration import COSTS
 from metering.calibrations import read_calibrations, write_calibrations
 from metering.errors import MeteringError
+from metering.figures import figure
 from sinks.clickhouse.calibration import measured_batches
 from sinks.clickhouse.queries import ClickHouseReader
 from streams.calibrate import Fitted, fit_all, record
@@ -106,9 +107,11 @@ def _show(results: list[Fitted], written: Path | None) -> None:
             half = (
                 "nothing of it"
                 if coefficient.stderr_ps is None
-                else f"{coefficient.half_width_ps / 1e6:,.3f}"
+                else figure(coefficient.half_width_ps / 1e6, decimals=3)
             )
-            table.add_row(*head, name.removesuffix("_ps"), f"{coefficient.ps / 1e6:,.3f}", half)
+            table.add_row(
+                *head, name.removesuffix("_ps"), figure(coefficient.ps / 1e6, decimals=3), half
+            )
             head = [""] * len(head)
     if table.row_count:
         Console().print(table)
@@ -121,4 +124,4 @@ def _show(results: list[Fitted], written: Path | None) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "–" if value is None else figure(value, decimals=4)

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from metering.errors import MeteringError
+from metering.figures import figure
 from sinks.clickhouse.queries import ClickHouseReader, UnitCost
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
 from streams.targets import clickhouse_target
@@ -69,11 +70,11 @@ def table(costs: list[UnitCost], last_s: int) -> Table:
         shown.add_row(
             cost.tenant,
             cost.model,
-            f"{cost.requests / last_s:.1f}",
-            f"{cost.input_tokens / last_s:.0f}",
-            f"{cost.output_tokens / last_s:.0f}",
-            f"{cost.mean_batch_size:.1f}",
-            f"{cost.cost_usd * 3600 / last_s:.3g}",
+            figure(cost.requests / last_s, decimals=1),
+            figure(cost.input_tokens / last_s),
+            figure(cost.output_tokens / last_s),
+            figure(cost.mean_batch_size, decimals=1),
+            figure(cost.cost_usd * 3600 / last_s, digits=3),
             _money(cost.usd_per_million_input_tokens),
             _money(cost.usd_per_million_output_tokens),
         )
@@ -81,7 +82,7 @@ def table(costs: list[UnitCost], last_s: int) -> Table:
 
 
 def _money(amount: Decimal | None) -> str:
-    return "–" if amount is None else f"{amount:.3g}"
+    return "–" if amount is None else figure(amount, digits=3)
 
 
 def _since_ms(last_s: int) -> int:

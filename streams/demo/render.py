@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from metering.figures import figure, percentage
 from streams.demo.report import DemoReport
 from streams.reconcile_table import verdict_table
 
@@ -75,7 +76,7 @@ def _unit_costs(report: DemoReport) -> RenderableType:
             cost.tenant,
             cost.model,
             f"{cost.requests:,}",
-            f"{cost.mean_batch_size:.1f}",
+            figure(cost.mean_batch_size, decimals=1),
             _money(cost.cost_usd),
             _money(cost.usd_per_million_input_tokens),
             _money(cost.usd_per_million_output_tokens),
@@ -107,7 +108,8 @@ def _incident(report: DemoReport) -> RenderableType:
             Text.assemble(
                 "what was found: ",
                 (f"{cause.driver} in {{{where}}}", "bold yellow"),
-                f", {cause.share:.0%} of {found.usd_per_hour:+.2f} USD/h",
+                f", {percentage(cause.share)} of "
+                f"{figure(found.usd_per_hour, decimals=2, signed=True)} USD/h",
             )
         )
         lines.append(Text(f"the lever: {cause.lever}"))
@@ -127,7 +129,7 @@ def _spark(report: DemoReport) -> RenderableType:
             bar = BARS[round(float(value / most) * (len(BARS) - 1))]
             in_incident = (start + 10_000) * 10**6 > report.incident_ns
             bars.append(bar * 3, style="yellow" if in_incident else "cyan")
-        table.add_row(tenant, bars, f"up to {float(most) * 360:.3f} USD/h")
+        table.add_row(tenant, bars, f"up to {figure(max(costs) * 360, digits=3)} USD/h")
     return table
 
 
@@ -143,10 +145,7 @@ def _next(report: DemoReport) -> RenderableType:
 
 
 def _money(amount: Decimal | None) -> str:
-    """Three significant figures, never an exponent: unit costs span six orders of magnitude."""
+    """Three digits that count: unit costs span six orders of magnitude."""
     if amount is None:
         return "–"
-    if amount == 0:
-        return "0"
-    digits = max(2, 2 - amount.adjusted())
-    return f"{amount:.{digits}f}"
+    return figure(amount, decimals=2, digits=3) if amount else "0"

@@ -151,7 +151,7 @@ class _Demo:
         )
         self._watcher.say(
             f"the price book now has {price.accelerator} in {price.region} at "
-            f"{price.usd_per_gpu_hour} USD/h from {price.effective_from:%H:%M:%S} UTC"
+            f"{price.usd_per_gpu_hour:f} USD/h from {price.effective_from:%H:%M:%S} UTC"
         )
 
     async def _kill(self, name: str) -> None:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from detectors.spend import SpendDetector
 from metering.costs import Anomaly, WindowRow
 from metering.errors import SinkUnavailable
+from metering.figures import money
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import DetectorMetrics
 from streams.detection.intervals import Interval, Intervals
@@ -132,12 +133,12 @@ class Detection:
         driver = anomaly.causes[0].driver if anomaly.causes else "unknown"
         self._outlets.metrics.anomalies.labels(driver).inc()
         log.warning(
-            "anomaly %s: %s on %s%s: %+.4f USD/h, %s",
+            "anomaly %s: %s on %s%s: %s/h, %s",
             anomaly.anomaly_id,
             anomaly.tenant,
             anomaly.model,
             f" in {anomaly.region}" if anomaly.region else "",
-            anomaly.usd_per_hour,
+            money(anomaly.usd_per_hour, signed=True),
             anomaly.causes[0].lever if anomaly.causes else "no cause found",
         )
         for sink in self._outlets.alerts:

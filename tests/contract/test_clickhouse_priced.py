@@ -72,3 +72,27 @@ def test_rows_from_before_have_the_priced_sums_that_are_known_and_no_other(
         ("refused", 0, 0, 0, None, None, None),
         ("unpriced", 0, 0, 0, None, None, None),
     ]
+
+
+def test_tokens_per_second_do_not_wrap_round(target: ClickHouseTarget, address: Address) -> None:
+    """2^53 tokens times 10^9 leave 64 bits."""
+    migrate(target)
+    most = 2**53 - 1
+    address.value(
+        f"INSERT INTO {target.database}.cost_window_rows (window_seconds, tenant, output_tokens, "
+        f"gpu_ns) VALUES (60, 'huge', {most}, 1000000000)"
+    )
+    address.value(
+        f"INSERT INTO {target.database}.cost_request_lines (tenant, output_tokens, batch_wall_ns, "
+        f"decode_gpu_ns) VALUES ('huge', {most}, 1000000000, 1000000000)"
+    )
+    reader = ClickHouseReader(target)
+    windows = reader.rows(
+        "SELECT output_tokens_per_gpu_second FROM cost_windows WHERE tenant = 'huge'"
+    )
+    lines = reader.rows(
+        "SELECT output_tokens_per_second, output_tokens_per_decode_gpu_second FROM cost_requests"
+    )
+    reader.close()
+    assert windows == [(most,)]
+    assert lines == [(most, most)]

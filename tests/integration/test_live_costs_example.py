@@ -76,16 +76,16 @@ async def test_the_example_prints_a_tenants_costs_as_they_come_in_either_shape(
         own = [r for r in batch.requests if r.tenant == "acme"]
         usd = sum(r.gpu_ns for r in own) * USD_PER_NS
         tokens = sum(r.input_tokens + r.output_tokens for r in own)
-        requests = f"{usd:.9f} USD  {tokens} tokens  2 requests"
-        window = f"  {usd:.9f} USD  2 requests"
+        requests = f"{usd:.18f} USD  {tokens} tokens  2 requests"
+        window = f"  {usd:.18f} USD  2 requests"
         said = await lines_until(example, lambda all_: requests in all_ and has(all_, window))
         assert not has(said, "3 requests"), "another tenant's is not counted"
         which = r"window \d+ \+ (10|60|3600|86400) s  example in (local|all regions)"
         assert re.fullmatch(which + re.escape(window), first(said, window))
 
         await produce_columns(stack)
-        three = f"{usd + Decimal('0.3'):.9f} USD  {tokens + 36} tokens  5 requests"
-        four = f"{usd + Decimal('1.3'):.9f} USD  {tokens + 47} tokens  6 requests"
+        three = f"{usd + Decimal('0.3'):.18f} USD  {tokens + 36} tokens  5 requests"
+        four = f"{usd + Decimal('1.3'):.18f} USD  {tokens + 47} tokens  6 requests"
         said = await lines_until(example, lambda all_: has(all_, "6 requests"))
         assert [line for line in said if "without a price" in line] == [
             f"{three}, 1 without a price",

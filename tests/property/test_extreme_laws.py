@@ -21,7 +21,7 @@ from metering.columns import whole
 from metering.costs import CostLine, WindowRow
 from metering.errors import UnreadableUsage
 from metering.frame import sieve
-from metering.ledger import Ledger, Policy, take
+from metering.ledger import Ledger, Policy, from_bytes, mark_of, take, to_bytes
 from metering.lines import CostLines
 from metering.messages import Message
 from metering.money import ATTO_PER_USD, atto_usd, usd
@@ -265,3 +265,43 @@ def test_a_sum_over_a_batch_has_the_bound_of_its_parts_for_every_reader(
     assert (frame_in([value]) is not None) == is_right
     decision = take(Ledger(), [Message(0, NOON_NS, value)], BOOK, Policy(), NOON_NS)
     assert (decision.batches, len(decision.refusals)) == ((1, 0) if is_right else (0, 1))
+
+
+@settings(deadline=None)
+@given(
+    data=st.data(),
+    times=st.lists(
+        st.sampled_from([0, 1, NS, 86_400 * NS - 1, NOON_NS, 2**63 - 1 - NS, 2**63 - 1]),
+        min_size=1,
+        max_size=5,
+    ),
+)
+def test_any_moment_has_its_windows(
+    batch_of: MakeBatch, data: st.DataObject, times: list[int]
+) -> None:
+    """From the first to the last nanosecond, and by any stamps of the broker."""
+    messages, lines = [], []
+    ledger, totals, late = Ledger(), Totals(), 0
+    for n, end_ns in enumerate(times):
+        batch = batch_of(n, source=f"s{n}", end_epoch_ns=end_ns)
+        stamp_ns = data.draw(st.sampled_from([0, end_ns, 2**63 - 1]))
+        messages.append(Message(n, max(stamp_ns, end_ns), encode_columns(batch)))
+        lines += price_batch(batch, BOOK)
+    for offset, message in enumerate(messages):
+        is_first = ledger.watermark_ns == 0
+        decision = take(ledger, [message], BOOK, Policy(), NOON_NS)
+        assert not (is_first and decision.refusals)
+        mark = mark_of(ledger, Policy(), partition=0, partitions=1)
+        late += sum(refusal.reason == "late" for refusal in decision.refusals)
+        assert decision.batches == 1
+        add(totals, offset, *decode(encode(mark, decision.additions)), Keeping())
+        assert from_bytes(to_bytes(ledger)) == ledger
+    rows = tell(totals, WINDOW_SECONDS)
+    assert_written(lines)
+    for row, value, found in zip(
+        rows, values_of(rows), window_table(rows).to_pylist() if rows else [], strict=True
+    ):
+        assert WindowRow.model_validate_json(value) == row
+        assert found["window_start"].timestamp() * 1000 == row.window_start_ms
+    if not late:
+        assert sum(row.requests for row in rows if row.window_seconds == 10) == len(times)
