@@ -135,9 +135,10 @@ class Work:
                 task.add_done_callback(self._acks.discard)
 
     async def _ack(self, partition: int, taken: list[Take]) -> None:
-        await self._desks.lines.stored(partition)
-        for take in taken:
-            take.ack()
+        with or_die():
+            await self._desks.lines.stored(partition)
+            for take in taken:
+                take.ack()
 
     async def total(self, stream: Any) -> AsyncIterator[None]:
         async for taken in takes(stream, TAKE_MESSAGES, 0.0):
@@ -165,6 +166,7 @@ class Work:
 
     async def tell(self) -> None:
         """Every second time where usage waits: nobody sees it fresh then, and rows cost much."""
+        self._desks.let_go()
         is_behind, self._to_price.was_full = self._to_price.was_full, False
         self._has_passed_over = is_behind and not self._has_passed_over
         if self._has_passed_over:

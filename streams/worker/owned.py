@@ -47,7 +47,8 @@ class Owned(Generic[T]):
                 try:
                     held = self._held.get(partition)
                     if held is None:
-                        held = self._held[partition] = await self._make(partition)
+                        self._held[partition] = await self._make(partition)
+                        continue  # by now it may be another worker's, or the end may have come
                     await do(held)
                 except (Lost, SinkUnavailable) as exc:
                     log.warning("partition %d begins again in %.1f s: %s", partition, delay_s, exc)
@@ -71,8 +72,7 @@ class Owned(Generic[T]):
     async def close(self) -> None:
         """Whatever is being done fails; nothing is done from then on."""
         self._ended = True
-        for partition in list(self._held):
-            await self._drop(partition)
+        await asyncio.gather(*(self._drop(partition) for partition in list(self._held)))
 
     async def _drop(self, partition: int) -> None:
         held = self._held.pop(partition, None)
