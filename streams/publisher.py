@@ -237,10 +237,12 @@ class Publisher:
 
     async def _replace(self, producer: AIOKafkaProducer) -> None:
         """Stop one that has failed, and no other: another caller may have replaced it already."""
-        if self._producer is producer:
-            self._producer = None
-            with contextlib.suppress(KafkaError):
-                await producer.stop()
+        current = self._producer
+        if current is None or current is not producer:
+            return
+        self._producer = None
+        with contextlib.suppress(KafkaError):
+            await current.stop()
 
     async def publish(self, records: Sequence[Record]) -> None:
         """Raises SinkUnavailable: any of the records may be missing; publish them all again.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import faust
-from aiokafka.errors import KafkaError
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
@@ -21,6 +21,7 @@ from streams.topics import ADDITIONS, USAGE_BATCHES
 from streams.worker.batch_consumer import BatchApp
 from streams.worker.death import or_die
 from streams.worker.desks import Desk, Desks
+from streams.worker.end_offsets import EndOffsets
 from streams.worker.garbage import EVERY_S, collect
 from streams.worker.intake import Take, takes
 from streams.worker.lanes import Lanes
@@ -86,11 +87,24 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
     app.agent(app.topic(USAGE_BATCHES, key_type=bytes, value_type=bytes))(work.price)
     app.agent(app.topic(ADDITIONS, key_type=bytes, value_type=bytes))(work.total)
     app.task(work.tell_where_on_signal)
-    app.timer(interval=TICK_S)(work.tick)
-    app.timer(interval=TELL_S)(work.tell)
-    app.timer(interval=EVERY_S)(work.collect)
+    for interval_s, do in (
+        (TICK_S, work.tick),
+        (TICK_S, work.measure),
+        (TELL_S, work.tell),
+        (EVERY_S, work.collect),
+    ):
+        app.task(partial(_every, app, interval_s, do))
     app.on_before_shutdown.connect(work.stop)
     return app
+
+
+async def _every(app: faust.App, interval_s: float, do: Callable[[], Awaitable[None]]) -> None:
+    """Until the app stops, with so long a pause behind each. In place of ``app.timer``, which warns
+    each time that it takes longer: it does where Kafka or ClickHouse is away."""
+    while not app.should_stop:
+        await app.sleep(interval_s)
+        with or_die():
+            await do()
 
 
 class Work:
@@ -98,7 +112,10 @@ class Work:
 
     def __init__(self, app: BatchApp, settings: Settings, metrics: WorkerMetrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._publisher = Publisher(settings)
+        self._ends = EndOffsets(settings)
+        self._last_ends: dict[int, int] = {}
         self._desks = desks = Desks(settings, APP_ID, metrics, self._is_mine, self._end_offset)
         self._pricing = Owned(desks.pricing, partial(self._is_mine, USAGE_BATCHES))
         self._totalling = Owned(desks.totalling, partial(self._is_mine, ADDITIONS))
@@ -112,11 +129,10 @@ class Work:
         return TP(topic, partition) in self._app.consumer.assignment()
 
     async def _end_offset(self, partition: int) -> int | None:
-        tp = TP(USAGE_BATCHES, partition)
         try:
-            return int((await self._app.consumer.highwaters(tp))[tp])
-        except KafkaError as exc:
-            log.warning("Kafka does not say where the topic ends, so no window closes: %r", exc)
+            return await self._ends.of(USAGE_BATCHES, partition)
+        except SinkUnavailable as exc:
+            log.warning("no window closes while Kafka does not say where the topic ends: %s", exc)
             return None
 
     async def price(self, stream: Any) -> AsyncIterator[None]:
@@ -178,8 +194,38 @@ class Work:
     ) -> None:
         with or_die():
             await owned.let_go()
-            mine = [tp.partition for tp in self._app.consumer.assignment() if tp.topic == topic]
+            mine = self._mine(topic)
             await asyncio.gather(*(owned.use(p, do) for p in mine if not owned.is_busy(p)))
+
+    def _mine(self, topic: str) -> set[int]:
+        return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topic}
+
+    async def measure(self) -> None:
+        """The gauges of the partitions that this worker has. Not by the tick, which passes over
+        a partition that is busy, or waits for one that has been lost. While Kafka is away the last
+        known end of a topic stands, and the lag with it."""
+        mine = self._mine(USAGE_BATCHES)
+        asked = [self._ends.of(USAGE_BATCHES, partition) for partition in mine]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for partition, end in zip(mine, answers, strict=True):
+            if isinstance(end, int):
+                self._last_ends[partition] = end
+            elif not isinstance(end, SinkUnavailable):
+                raise end
+        still_mine = self._mine(USAGE_BATCHES)
+        for partition in still_mine:
+            self._measure(partition, time.time_ns())
+        self._metrics.keep_partitions(still_mine)
+
+    def _measure(self, partition: int, now_ns: int) -> None:
+        desk = self._pricing.held(partition)
+        end = self._last_ends.get(partition)
+        if desk is not None:
+            desk.work.measure(now_ns, end)
+            return
+        committed = self._app.consumer.committed_to(TP(USAGE_BATCHES, partition))
+        if end is not None and committed is not None:  # its ledger is still being read
+            self._metrics.lag.labels(str(partition)).set(max(0, end - committed))
 
     async def collect(self) -> None:
         self._collections += 1
@@ -190,6 +236,7 @@ class Work:
 
     async def stop(self, *_args: Any, **_: Any) -> None:
         await self._publisher.stop()
+        await self._ends.stop()
         await self._pricing.close()
         await self._totalling.close()
         self._desks.close()

@@ -60,6 +60,10 @@ class Owned(Generic[T]):
             await self._drop(partition)
             return False
 
+    def held(self, partition: int) -> T | None:
+        """What is made of the partition, whatever is being done with it; to look at only."""
+        return self._held.get(partition)
+
     def is_busy(self, partition: int) -> bool:
         return self._turns[partition].locked()
 
