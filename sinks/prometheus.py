@@ -5,17 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 MOST_MODELS = 300
 OTHER = "(other)"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Buckets of what the stream waits for."""
-
-
-def serve(registry: CollectorRegistry, host: str, port: int) -> None:
-    """Answer ``/metrics`` on ``host:port`` from a thread of its own."""
-    start_http_server(port, addr=host, registry=registry)
 
 
 class BoundedLabel:

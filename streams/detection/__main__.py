@@ -11,7 +11,8 @@ from detectors.options import DetectorOptions
 from detectors.spend import SpendDetector
 from sinks.alertmanager import AlertmanagerSink
 from sinks.clickhouse.writer import ClickHouseWriter
-from sinks.prometheus import DetectorMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import DetectorMetrics
 from sinks.webhook import WebhookSink
 from streams.detection.app import Detection, Outlets
 from streams.odd_records import read_odd_records
@@ -43,7 +44,7 @@ async def run(settings: Settings) -> None:
     )
     options = DetectorOptions(floor_usd_per_hour=settings.alert_floor_usd_per_hour)
     detection = Detection(settings, SpendDetector(options), outlets)
-    serve(registry, settings.metrics_host, settings.metrics_port)
+    serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
     try:
         await until_told(detection.run())
     finally:

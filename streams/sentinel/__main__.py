@@ -7,7 +7,8 @@ import logging
 
 from prometheus_client import CollectorRegistry
 
-from sinks.prometheus import SentinelMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import SentinelMetrics
 from streams.publisher import Publisher
 from streams.sentinel.app import Sentinel
 from streams.sentinel.triton import TritonCounters
@@ -20,7 +21,7 @@ async def run(settings: Settings) -> None:
     publisher = Publisher(settings)
     async with TritonCounters(settings) as triton:
         sentinel = Sentinel(settings, publisher, triton, SentinelMetrics(registry))
-        serve(registry, settings.metrics_host, settings.metrics_port)
+        serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
         try:
             await until_told(sentinel.run())
         finally:

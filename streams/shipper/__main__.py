@@ -11,7 +11,8 @@ import signal
 
 from prometheus_client import CollectorRegistry
 
-from sinks.prometheus import ShipperMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import ShipperMetrics
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.shipper.ship import Shipper
@@ -24,7 +25,7 @@ async def run(settings: Settings) -> None:
     metrics = ShipperMetrics(registry)
     shipper = Shipper(settings.log_dir, publisher, metrics, settings.log_max_bytes)
     shipper.lock()
-    serve(registry, settings.metrics_host, settings.metrics_port)
+    serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from metering.compiled import IS_COMPILED
 from sinks.clickhouse.schema import migrate
-from sinks.prometheus import serve
+from sinks.health import Liveness, serve
 from streams.closed_connections import tell_closed_connections
 from streams.odd_records import read_odd_records
 from streams.settings import Settings
@@ -45,12 +45,14 @@ def main() -> None:
     settings = Settings.from_env()
     registry = CollectorRegistry()
     app = make_app(settings, registry)
-    serve(registry, settings.metrics_host, settings.metrics_port)
-    until_there(partial(migrate, clickhouse_target(settings)))
-    until_there(partial(reach_kafka, settings))
+    liveness = Liveness()
+    serve(registry, settings.metrics_host, settings.metrics_port, liveness)
+    until_there(partial(migrate, clickhouse_target(settings)), liveness.beat)
+    until_there(partial(reach_kafka, settings), liveness.beat)
     settle()
     sys.setswitchinterval(SWITCH_S)
     worker = faust.Worker(app, loglevel="INFO", override_logging=False, redirect_stdouts=False)
+    liveness.follow(worker.loop)
     try:
         worker.execute_from_commandline()
     except SystemExit as end:

@@ -19,10 +19,12 @@ RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 
 
-def until_there(reach: Callable[[], object]) -> None:
-    """Call ``reach`` until it does not raise SinkUnavailable any more, however long that takes."""
+def until_there(reach: Callable[[], object], beat: Callable[[], object] = lambda: None) -> None:
+    """Call ``reach`` until it does not raise SinkUnavailable any more, however long that takes.
+    ``beat`` is called before each attempt: it shows that the process goes on."""
     delay_s = RETRY_FIRST_S
     while True:
+        beat()
         try:
             reach()
         except SinkUnavailable as exc:
