@@ -31,6 +31,7 @@ from metering.reconciliation import Verdict
 from metering.tenant_costs import tenant_values
 from metering.window_rows import WindowRows, values_of
 from metering.windows import Cohort, WindowKey
+from sinks.outages import OUTAGES
 from streams.partitioner import partition_of
 from streams.settings import Settings
 from streams.topics import (
@@ -264,6 +265,7 @@ class Publisher:
                 )
                 futures.append(sent)
             await asyncio.gather(*futures)
+            OUTAGES.recovered(self, "Kafka")
         except KafkaError as exc:
             await asyncio.gather(*futures, return_exceptions=True)
             await self._replace(producer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from prometheus_client import CollectorRegistry
 
@@ -15,6 +14,7 @@ from sinks.health import Liveness, serve
 from sinks.prometheus import DetectorMetrics
 from sinks.webhook import WebhookSink
 from streams.detection.app import Detection, Outlets
+from streams.logs import set_up_logging
 from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
 from streams.settings import Settings
@@ -55,7 +55,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     read_odd_records()
     asyncio.run(run(Settings.from_env()))
 

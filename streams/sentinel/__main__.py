@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from prometheus_client import CollectorRegistry
 
 from sinks.health import Liveness, serve
 from sinks.prometheus import SentinelMetrics
+from streams.logs import set_up_logging
 from streams.publisher import Publisher
 from streams.sentinel.app import Sentinel
 from streams.sentinel.triton import TritonCounters
@@ -29,7 +29,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     asyncio.run(run(Settings.from_env()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -14,6 +13,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher
 from streams.settings import METADATA_MAX_AGE_MS, Settings
@@ -29,8 +29,6 @@ from streams.worker.owned import Closing, Owned
 from streams.worker.pricing import Pricing
 from streams.worker.totalling import Totalling
 from streams.worker.where import tell_where
-
-log = logging.getLogger(__name__)
 
 APP_ID = "inference-meter"
 TAKE_MESSAGES = 500
@@ -129,10 +127,10 @@ class Work:
         return TP(topic, partition) in self._app.consumer.assignment()
 
     async def _end_offset(self, partition: int) -> int | None:
+        """Without it no window closes by the clock."""
         try:
             return await self._ends.of(USAGE_BATCHES, partition)
-        except SinkUnavailable as exc:
-            log.warning("no window closes while Kafka does not say where the topic ends: %s", exc)
+        except SinkUnavailable:
             return None
 
     async def price(self, stream: Any) -> AsyncIterator[None]:
@@ -177,8 +175,10 @@ class Work:
         marks = await desk.work.tick()
         try:
             await self._publisher.publish(marks)
-        except SinkUnavailable as exc:
-            log.warning("windows stay open for now: %s", exc)
+        except SinkUnavailable as exc:  # the windows stay open for now
+            OUTAGES.failed((self, desk.work.partition), exc)
+        else:
+            OUTAGES.recovered((self, desk.work.partition))
 
     async def tell(self) -> None:
         """Every second time where usage waits: nobody sees it fresh then, and rows cost much."""

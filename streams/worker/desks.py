@@ -138,7 +138,8 @@ class Desks:
         async def write(rows: WindowRows) -> None:
             if rows:
                 mine = partial(self.is_mine, ADDITIONS, number)
-                await until_written(partial(self._rows, rows), self.metrics, mine)
+                who = f"rows of partition {number}"
+                await until_written(partial(self._rows, rows), self.metrics, who, mine)
 
         return Totalling(
             number,

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from streams.settings import Settings
 
 ANSWERS_WITHIN_MS = 5_000
@@ -59,10 +60,13 @@ class EndOffsets:
                 ends = await (await self._started()).end_offsets(list(wanted))
             except KafkaError as exc:
                 await self._close()
-                raise self._unavailable(repr(exc)) from exc
+                problem = self._unavailable(repr(exc))
+                OUTAGES.failed(self, problem)
+                raise problem from exc
             except BaseException:
                 await self._close()
                 raise
+        OUTAGES.recovered(self, "Kafka")
         return {TopicPartition(*where): int(end) for where, end in ends.items()}
 
     async def _started(self) -> Any:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from streams.worker.transaction import Lost
-
-log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
@@ -51,12 +49,14 @@ class Owned(Generic[T]):
                         continue  # by now it may be another worker's, or the end may have come
                     await do(held)
                 except (Lost, SinkUnavailable) as exc:
-                    log.warning("partition %d begins again in %.1f s: %s", partition, delay_s, exc)
+                    self._failed(partition, exc)
                     await self._drop(partition)
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MOST_S)
                 else:
+                    OUTAGES.recovered((self, partition))
                     return True
+            OUTAGES.gave_up((self, partition))
             await self._drop(partition)
             return False
 
@@ -77,6 +77,13 @@ class Owned(Generic[T]):
         """Whatever is being done fails; nothing is done from then on."""
         self._ended = True
         await asyncio.gather(*(self._drop(partition) for partition in list(self._held)))
+
+    def _failed(self, partition: int, exc: Lost | SinkUnavailable) -> None:
+        """All partitions fail where Kafka is away, and each is tried again."""
+        if isinstance(exc, SinkUnavailable):
+            OUTAGES.failed((self, partition), exc)
+        else:
+            OUTAGES.away("Kafka", (self, partition), f"partition {partition} begins again: {exc}")
 
     async def _drop(self, partition: int) -> None:
         held = self._held.pop(partition, None)
