@@ -14,7 +14,7 @@ import os
 import pstats
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,7 @@ class Worker:
         if self._takes % TELL_EVERY == 0:
             await self._totalling.tell()
 
-    async def _commit(
-        self, records: Iterable[Record], beside: Awaitable[None] | None = None
-    ) -> None:
-        if beside is not None:
-            await beside
+    async def _commit(self, records: Iterable[Record]) -> None:
         for record in records:
             if record.topic == ADDITIONS:
                 self._additions.append(Message(self._offset, 0, record.value or b""))

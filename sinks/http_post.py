@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,7 @@ import aiohttp
 from yarl import URL
 
 from metering.errors import MeteringError, SinkUnavailable
-
-log = logging.getLogger(__name__)
+from sinks.outages import OUTAGES
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -96,6 +94,7 @@ class HttpPost:
                     self.url, data=body, headers=headers(), allow_redirects=False
                 ) as answer:
                     if 200 <= answer.status < 300:
+                        OUTAGES.recovered(self)
                         return
                     problem = f"HTTP {answer.status}"
                     final = answer.status != 429 and answer.status < 500
@@ -106,14 +105,7 @@ class HttpPost:
                 detail = f"{problem} at try {attempt + 1} of {self._policy.attempts}"
                 raise SinkUnavailable(shown(self.url), 1, detail) from cause
             wait = self._policy.delay(attempt, retry_after, self._jitter())
-            log.warning(
-                "%s: %s at try %d of %d; again in %.2f s",
-                shown(self.url),
-                problem,
-                attempt + 1,
-                self._policy.attempts,
-                wait,
-            )
+            OUTAGES.away(shown(self.url), self, f"{shown(self.url)}: {problem}")
             await self._sleep(wait)
 
     def _client(self) -> aiohttp.ClientSession:

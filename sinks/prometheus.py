@@ -1,22 +1,47 @@
-"""What the processes tell Prometheus. Labels are bounded: models and reasons, never users."""
+"""What the processes tell Prometheus. Labels are bounded: a few hundred models and reasons, never
+users."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from collections.abc import Collection
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+MOST_MODELS = 300
+OTHER = "(other)"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Buckets of what the stream waits for."""
 
 
-def serve(registry: CollectorRegistry, host: str, port: int) -> None:
-    """Answer ``/metrics`` on ``host:port`` from a thread of its own."""
-    start_http_server(port, addr=host, registry=registry)
+class BoundedLabel:
+    """Values of a label that come from outside: the first ``most`` are shown as they are, all later
+    ones as ``OTHER``. Each value is a series for as long as the process lives."""
+
+    def __init__(self, most: int = MOST_MODELS) -> None:
+        self._most = most
+        self._shown: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        if value not in self._shown:
+            if len(self._shown) >= self._most:
+                return OTHER
+            self._shown.add(value)
+        return value
+
+
+def keep_only(gauge: Gauge, label: str, values: Collection[str]) -> None:
+    """Remove what the gauge shows of other values of its one label."""
+    for family in gauge.collect():
+        for sample in family.samples:
+            if sample.labels[label] not in values:
+                gauge.remove(sample.labels[label])
 
 
 class WorkerMetrics:
     """The stream: in, out, refused, duplicate; cost as a counter; how fresh it is."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.model = BoundedLabel()
         self.batches = Counter(
             "meter_batches", "Usage batches taken from the stream", registry=registry
         )
@@ -70,7 +95,8 @@ class WorkerMetrics:
         )
         self.lag = Gauge(
             "meter_lag_messages",
-            "Messages in the usage topic that are not counted yet",
+            "Messages of the usage topic that are not committed as counted: its end as the broker "
+            "says, at most some seconds ago, less the position of the worker",
             ["partition"],
             registry=registry,
         )
@@ -98,6 +124,12 @@ class WorkerMetrics:
         self.price_book_ok = Gauge(
             "meter_price_book_ok", "1: the price book on disk is the one in use", registry=registry
         )
+
+    def keep_partitions(self, partitions: Collection[int]) -> None:
+        """Show nothing any more of partitions that are another worker's by now."""
+        kept = {str(partition) for partition in partitions}
+        for gauge in (self.counted_to, self.lag, self.watermark_delay, self.missing):
+            keep_only(gauge, "partition", kept)
 
 
 class ShipperMetrics:

@@ -31,6 +31,7 @@ from metering.reconciliation import Verdict
 from metering.tenant_costs import tenant_values
 from metering.window_rows import WindowRows, values_of
 from metering.windows import Cohort, WindowKey
+from sinks.outages import OUTAGES
 from streams.partitioner import partition_of
 from streams.settings import Settings
 from streams.topics import (
@@ -179,24 +180,70 @@ class Publisher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
+        self._starting: asyncio.Task[AIOKafkaProducer] | None = None
+        self._is_stopped = False
 
     async def start(self) -> None:
-        """Raises SinkUnavailable: no broker answers."""
+        """Raises SinkUnavailable: no broker answers, or the publisher was stopped."""
+        await self._started()
+
+    async def stop(self) -> None:
+        """Stop for good: whoever publishes from then on gets SinkUnavailable, and no new producer
+        is started. One that is just being started is stopped too."""
+        self._is_stopped = True
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait({starting})
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def _started(self) -> AIOKafkaProducer:
+        """The one producer. Whoever comes while it is being started waits for the same."""
+        if self._is_stopped:
+            raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, "the publisher has ended")
+        if self._producer is not None:
+            return self._producer
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        starting = self._starting
+        try:
+            # Whoever gives up waiting does not take it from the others.
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled():
+                detail = "the publisher has ended"
+                raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, detail) from None
+            raise
+        finally:
+            if starting.done() and self._starting is starting:
+                self._starting = None
+
+    async def _start(self) -> AIOKafkaProducer:
         use_quick_zstd()
         producer = AIOKafkaProducer(
             **self._settings.kafka_client(), **PRODUCER, enable_idempotence=True
         )
         try:
             await producer.start()
-        except KafkaError as exc:
-            await producer.stop()
-            raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+        except BaseException as exc:
+            with contextlib.suppress(KafkaError):
+                await producer.stop()
+            if isinstance(exc, KafkaError):
+                raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+            raise
         self._producer = producer
+        return producer
 
-    async def stop(self) -> None:
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            await producer.stop()
+    async def _replace(self, producer: AIOKafkaProducer) -> None:
+        """Stop one that has failed, and no other: another caller may have replaced it already."""
+        current = self._producer
+        if current is None or current is not producer:
+            return
+        self._producer = None
+        with contextlib.suppress(KafkaError):
+            await current.stop()
 
     async def publish(self, records: Sequence[Record]) -> None:
         """Raises SinkUnavailable: any of the records may be missing; publish them all again.
@@ -205,10 +252,7 @@ class Publisher:
         """
         if not records:
             return
-        if self._producer is None:
-            await self.start()
-        producer = self._producer
-        assert producer is not None  # noqa: S101  # start() has set it
+        producer = await self._started()
         futures: list[asyncio.Future[object]] = []
         try:
             for r in records:
@@ -221,10 +265,10 @@ class Publisher:
                 )
                 futures.append(sent)
             await asyncio.gather(*futures)
+            OUTAGES.recovered(self, "Kafka")
         except KafkaError as exc:
             await asyncio.gather(*futures, return_exceptions=True)
-            with contextlib.suppress(KafkaError):
-                await self.stop()
+            await self._replace(producer)
             raise SinkUnavailable(
                 f"Kafka at {self._settings.kafka}", len(records), repr(exc)
             ) from exc

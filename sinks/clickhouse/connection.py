@@ -13,6 +13,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from metering.errors import MeteringError, SinkUnavailable
 from sinks.clickhouse.cluster import SETTINGS
+from sinks.clickhouse.reasons import reason_of
 
 __all__ = ["ClickHouseError", "ClickHouseTarget", "Client", "connect"]
 
@@ -60,7 +61,7 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
             **options,
         )
     except (ClickHouseError, OSError) as exc:
-        raise SinkUnavailable(f"ClickHouse at {target.url}", 0, str(exc).strip()) from exc
+        raise SinkUnavailable(f"ClickHouse at {target.url}", 0, reason_of(exc)) from exc
 
 
 def _is_loopback(host: str) -> bool:

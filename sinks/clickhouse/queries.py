@@ -8,6 +8,7 @@ from typing import Any
 
 from metering.errors import QueryFailed
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
+from sinks.clickhouse.reasons import reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class ClickHouseReader:
         try:
             found = self._client.query(sql, parameters=parameters or {}).result_rows
         except (ClickHouseError, OSError) as exc:
-            raise QueryFailed(f"ClickHouse at {self._target.url}: {str(exc).strip()}") from exc
+            raise QueryFailed(f"ClickHouse at {self._target.url}: {reason_of(exc)}") from exc
         return [tuple(row) for row in found]
 
     def raw(self, sql: str, output_format: str) -> bytes:
@@ -74,7 +75,7 @@ class ClickHouseReader:
         try:
             answer = self._client.raw_query(sql, fmt=output_format)
         except (ClickHouseError, OSError) as exc:
-            raise QueryFailed(f"ClickHouse at {self._target.url}: {str(exc).strip()}") from exc
+            raise QueryFailed(f"ClickHouse at {self._target.url}: {reason_of(exc)}") from exc
         return answer if isinstance(answer, bytes) else str(answer).encode()
 
     def stored(self, prefix: str) -> Stored:

@@ -8,6 +8,7 @@ from importlib import resources
 from metering.errors import MeteringError, SinkUnavailable
 from sinks.clickhouse.cluster import DATABASE, preparation, rendered
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
+from sinks.clickhouse.reasons import reason_of
 
 _MIGRATIONS = resources.files("sinks.clickhouse.migrations")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -29,7 +30,7 @@ def migrate(target: ClickHouseTarget) -> list[str]:
         try:
             return _apply(client, target.database, target.cluster)
         except ClickHouseError as exc:
-            raise SinkUnavailable(f"ClickHouse at {target.url}", 0, str(exc).strip()) from exc
+            raise SinkUnavailable(f"ClickHouse at {target.url}", 0, reason_of(exc)) from exc
 
 
 def statements_of(file: str, cluster: str) -> list[str]:

@@ -19,6 +19,7 @@ from metering.window_rows import WindowRows
 from sinks.clickhouse.arrow import table_of_all
 from sinks.clickhouse.arrow_body import ArrowBody
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
+from sinks.clickhouse.reasons import reason_of
 from sinks.clickhouse.window_table import window_table
 
 _SETTINGS = {"max_partitions_per_insert_block": 0}
@@ -94,7 +95,7 @@ class ClickHouseWriter:
             insert(self._client, table)
         except (ClickHouseError, OSError) as exc:
             self.close()
-            raise SinkUnavailable(f"ClickHouse table {table}", rows, str(exc).strip()) from exc
+            raise SinkUnavailable(f"ClickHouse table {table}", rows, reason_of(exc)) from exc
 
 
 def _together(parts: Sequence[CostLines]) -> Iterator[list[CostLines]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from prometheus_client import CollectorRegistry
 
@@ -11,9 +10,11 @@ from detectors.options import DetectorOptions
 from detectors.spend import SpendDetector
 from sinks.alertmanager import AlertmanagerSink
 from sinks.clickhouse.writer import ClickHouseWriter
-from sinks.prometheus import DetectorMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import DetectorMetrics
 from sinks.webhook import WebhookSink
 from streams.detection.app import Detection, Outlets
+from streams.logs import set_up_logging
 from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
 from streams.settings import Settings
@@ -43,7 +44,7 @@ async def run(settings: Settings) -> None:
     )
     options = DetectorOptions(floor_usd_per_hour=settings.alert_floor_usd_per_hour)
     detection = Detection(settings, SpendDetector(options), outlets)
-    serve(registry, settings.metrics_host, settings.metrics_port)
+    serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
     try:
         await until_told(detection.run())
     finally:
@@ -54,7 +55,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     read_odd_records()
     asyncio.run(run(Settings.from_env()))
 

@@ -25,6 +25,7 @@ from metering.costs import Anomaly, WindowRow
 from metering.errors import SinkUnavailable
 from metering.figures import money
 from sinks.clickhouse.writer import ClickHouseWriter
+from sinks.outages import OUTAGES
 from sinks.prometheus import DetectorMetrics
 from streams.detection.intervals import Interval, Intervals
 from streams.publisher import Publisher, anomaly_record
@@ -155,7 +156,9 @@ class Detection:
         try:
             await self._consumer.commit({self._partition: offset})
         except KafkaError as exc:
-            log.warning("offset %d not committed, the next one will be: %r", offset, exc)
+            OUTAGES.away("Kafka", self, f"Kafka: offset {offset} not committed: {exc!r}")
+        else:
+            OUTAGES.recovered(self, "Kafka")
 
 
 async def _until_taken(write: Callable[[], Awaitable[None]]) -> None:
@@ -164,10 +167,11 @@ async def _until_taken(write: Callable[[], Awaitable[None]]) -> None:
         try:
             await write()
         except SinkUnavailable as exc:
-            log.warning("%s; trying again in %.1f s", exc, delay_s)
+            OUTAGES.failed(_until_taken, exc)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MOST_S)
         else:
+            OUTAGES.recovered(_until_taken)
             return
 
 

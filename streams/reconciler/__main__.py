@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from prometheus_client import CollectorRegistry
 
 from sinks.clickhouse.capacity import CapacityWriter
-from sinks.prometheus import ReconcilerMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import ReconcilerMetrics
+from streams.logs import set_up_logging
 from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
 from streams.reconciler.app import Reconciler
@@ -24,7 +25,7 @@ async def run(settings: Settings) -> None:
     target = clickhouse_target(settings)
     writer, judging = CapacityWriter(target), Judging(target)
     reconciler = Reconciler(settings, writer, publisher, judging, ReconcilerMetrics(registry))
-    serve(registry, settings.metrics_host, settings.metrics_port)
+    serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
     try:
         await until_told(reconciler.run())
     finally:
@@ -34,7 +35,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     read_odd_records()
     asyncio.run(run(Settings.from_env()))
 

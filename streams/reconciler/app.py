@@ -22,6 +22,7 @@ from metering.capacity import CapacityHeartbeat
 from metering.errors import SinkUnavailable
 from metering.reconciliation import Verdict
 from sinks.clickhouse.capacity import CapacityWriter
+from sinks.outages import OUTAGES
 from sinks.prometheus import ReconcilerMetrics
 from streams.publisher import Publisher, verdict_record
 from streams.reconciler.judging import Judging
@@ -124,18 +125,23 @@ class Reconciler:
             await self._consumer.commit({self._partition: offset})
             self._committed = offset
         except KafkaError as exc:
-            log.warning("offset %d not committed, the next one will be: %r", offset, exc)
+            OUTAGES.away("Kafka", self, f"Kafka: offset {offset} not committed: {exc!r}")
+        else:
+            OUTAGES.recovered(self, "Kafka")
 
 
 async def _until_taken(attempt: Callable[[], Awaitable[Taken]]) -> Taken:
     delay_s = RETRY_FIRST_S
     while True:
         try:
-            return await attempt()
+            taken = await attempt()
         except SinkUnavailable as exc:
-            log.warning("%s; trying again in %.1f s", exc, delay_s)
+            OUTAGES.failed(_until_taken, exc)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MOST_S)
+        else:
+            OUTAGES.recovered(_until_taken)
+            return taken
 
 
 def _beat_of(value: bytes | None, offset: int) -> CapacityHeartbeat | None:

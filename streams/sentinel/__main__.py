@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from prometheus_client import CollectorRegistry
 
-from sinks.prometheus import SentinelMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import SentinelMetrics
+from streams.logs import set_up_logging
 from streams.publisher import Publisher
 from streams.sentinel.app import Sentinel
 from streams.sentinel.triton import TritonCounters
@@ -20,7 +21,7 @@ async def run(settings: Settings) -> None:
     publisher = Publisher(settings)
     async with TritonCounters(settings) as triton:
         sentinel = Sentinel(settings, publisher, triton, SentinelMetrics(registry))
-        serve(registry, settings.metrics_host, settings.metrics_port)
+        serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
         try:
             await until_told(sentinel.run())
         finally:
@@ -28,7 +29,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     asyncio.run(run(Settings.from_env()))
 
 

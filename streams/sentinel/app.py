@@ -14,6 +14,7 @@ from typing import Protocol
 
 from metering.capacity import CapacityHeartbeat
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from sinks.prometheus import SentinelMetrics
 from streams.publisher import Record, heartbeat_record
 from streams.sentinel.beat import take
@@ -92,10 +93,11 @@ class Sentinel:
                 await self._publisher.publish([heartbeat_record(beat) for beat in beats])
             except SinkUnavailable as exc:
                 self._metrics.failed.inc()
-                log.warning("%s; heartbeats wait, trying again in %.1f s", exc, delay_s)
+                OUTAGES.failed(self, exc)  # heartbeats wait
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MOST_S)
                 continue
+            OUTAGES.recovered(self)
             delay_s = RETRY_FIRST_S
             self._metrics.sent.inc(len(beats))
             sent = {beat.sequence for beat in beats}

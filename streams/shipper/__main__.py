@@ -6,12 +6,13 @@ Told to stop, it ships what is there, within ``DRAIN_S``; what is not shipped by
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 
 from prometheus_client import CollectorRegistry
 
-from sinks.prometheus import ShipperMetrics, serve
+from sinks.health import Liveness, serve
+from sinks.prometheus import ShipperMetrics
+from streams.logs import set_up_logging
 from streams.publisher import Publisher
 from streams.settings import Settings
 from streams.shipper.ship import Shipper
@@ -24,7 +25,7 @@ async def run(settings: Settings) -> None:
     metrics = ShipperMetrics(registry)
     shipper = Shipper(settings.log_dir, publisher, metrics, settings.log_max_bytes)
     shipper.lock()
-    serve(registry, settings.metrics_host, settings.metrics_port)
+    serve(registry, settings.metrics_host, settings.metrics_port, Liveness())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -35,7 +36,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     asyncio.run(run(Settings.from_env()))
 
 

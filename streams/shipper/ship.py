@@ -21,6 +21,7 @@ from metering.finishing import usage_of_payload
 from metering.records import is_record
 from metering.usage_columns import encode_columns
 from metering.wal_cap import MAX_BYTES, SHIPPER_LOCK
+from sinks.outages import OUTAGES
 from sinks.prometheus import ShipperMetrics
 from streams.publisher import Record
 from streams.shipper.order import in_time_order
@@ -166,10 +167,11 @@ class Shipper:
             except SinkUnavailable as exc:
                 self._metrics.failures.inc()
                 self._metrics.redelivered.inc(exc.rows)  # Kafka may have taken any of them.
-                log.warning("%s; usage waits in the log, trying again in %.1f s", exc, delay_s)
+                OUTAGES.failed(self, exc)  # usage waits in the log
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MOST_S)
             else:
+                OUTAGES.recovered(self)
                 return
 
     async def _ship(self, stop: asyncio.Event) -> None:

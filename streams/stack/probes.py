@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 
 import aiohttp
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from streams.stack.recipe import Probe
+from streams.stack.recipe import Probe, Watch
 
 _TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+ASK_EVERY_S = 5.0
+SICK_S = 4.0
+"""A process that was frozen says for a moment that its loop has not run; one that hangs goes on."""
+SILENT_S = 90.0
+"""A machine may be so busy that a process does not answer for long."""
 
 
 def http_ok(url: str) -> Probe:
@@ -28,6 +34,49 @@ def http_ok(url: str) -> Probe:
             return False
 
     return ready
+
+
+def health_watch(
+    url: str,
+    ask_every_s: float = ASK_EVERY_S,
+    sick_s: float = SICK_S,
+    silent_s: float = SILENT_S,
+) -> Watch:
+    """The reason why a process must be restarted: it has answered for ``sick_s`` that it is not
+    well, or not at all for ``silent_s``."""
+    asked_at = answered_at = time.monotonic()
+    sick_since: float | None = None
+
+    async def look(_: int) -> str | None:
+        nonlocal asked_at, answered_at, sick_since
+        if time.monotonic() < asked_at + ask_every_s:
+            return None
+        asked_at = time.monotonic()
+        status, text = await _asked(url)
+        now = time.monotonic()
+        if status is None:
+            silent = now - answered_at
+            return f"{url} has not answered for {silent:.0f} s" if silent > silent_s else None
+        answered_at = now
+        if status == 200:
+            sick_since = None
+            return None
+        sick_since = now if sick_since is None else sick_since
+        return text if now - sick_since > sick_s else None
+
+    return look
+
+
+async def _asked(url: str) -> tuple[int | None, str]:
+    """Status and text; no status where nobody answers."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_TIMEOUT) as session,
+            session.get(url) as answer,
+        ):
+            return answer.status, (await answer.text()).strip()
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return None, ""
 
 
 def kafka_answers(address: str) -> Probe:

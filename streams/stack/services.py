@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from sinks.health import HEALTH_PATH
 from streams.settings import PREFIX, Settings
 from streams.stack.ports import HOST
-from streams.stack.probes import http_ok
+from streams.stack.probes import health_watch, http_ok
 from streams.stack.recipe import Recipe
 
 
@@ -35,13 +37,15 @@ SERVICES = (
 
 
 def service_recipe(service: Service, settings: Settings, metrics_port: int, cwd: Path) -> Recipe:
-    """Ready when its ``/metrics`` answers."""
+    """Ready when it says that its event loop runs; restarted when it says that it does not, or has
+    said nothing for long."""
     own = settings.model_copy(update={"metrics_host": HOST, "metrics_port": metrics_port})
     return Recipe(
         name=service.name,
         argv=_module(service.module),
         env={**own_env(os.environ), **own.to_env()},
-        ready=http_ok(metrics_url(metrics_port)),
+        ready=http_ok(health_url(metrics_port)),
+        watch=partial(health_watch, health_url(metrics_port)),
         cwd=cwd,
         depends=service.depends,
         stops_after=service.stops_after,
@@ -60,6 +64,10 @@ def clickhouse_recipe(folder: Path, port: int, cwd: Path) -> Recipe:
 
 def metrics_url(port: int) -> str:
     return f"http://{HOST}:{port}/metrics"
+
+
+def health_url(port: int) -> str:
+    return f"http://{HOST}:{port}{HEALTH_PATH}"
 
 
 def own_env(env: Mapping[str, str]) -> dict[str, str]:

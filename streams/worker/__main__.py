@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from metering.compiled import IS_COMPILED
 from sinks.clickhouse.schema import migrate
-from sinks.prometheus import serve
+from sinks.health import Liveness, serve
 from streams.closed_connections import tell_closed_connections
+from streams.logs import set_up_logging
 from streams.odd_records import read_odd_records
 from streams.settings import Settings
 from streams.targets import clickhouse_target
@@ -34,7 +35,7 @@ work just when an answer comes. A transaction has six answers; Python's own 5 ms
 def main() -> None:
     """Waits for ClickHouse and Kafka. Ends with ``EX_TEMPFAIL`` where Kafka goes away under Faust,
     which can't begin again in one process."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    set_up_logging()
     if not IS_COMPILED:
         log.warning("usage is read without the compiled reader, at half the speed: see the README")
     # Of a loop of asyncio's own a worker that reads from a full topic takes a tenth longer.
@@ -45,12 +46,15 @@ def main() -> None:
     settings = Settings.from_env()
     registry = CollectorRegistry()
     app = make_app(settings, registry)
-    serve(registry, settings.metrics_host, settings.metrics_port)
-    until_there(partial(migrate, clickhouse_target(settings)))
-    until_there(partial(reach_kafka, settings))
+    liveness = Liveness()
+    serve(registry, settings.metrics_host, settings.metrics_port, liveness)
+    until_there(partial(migrate, clickhouse_target(settings)), liveness.beat)
+    until_there(partial(reach_kafka, settings), liveness.beat)
     settle()
     sys.setswitchinterval(SWITCH_S)
     worker = faust.Worker(app, loglevel="INFO", override_logging=False, redirect_stdouts=False)
+    worker.spinner = None  # it writes to the log, which is no terminal
+    liveness.follow(worker.loop)
     try:
         worker.execute_from_commandline()
     except SystemExit as end:

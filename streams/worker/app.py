@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import faust
-from aiokafka.errors import KafkaError
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Publisher
 from streams.settings import METADATA_MAX_AGE_MS, Settings
@@ -21,6 +21,7 @@ from streams.topics import ADDITIONS, USAGE_BATCHES
 from streams.worker.batch_consumer import BatchApp
 from streams.worker.death import or_die
 from streams.worker.desks import Desk, Desks
+from streams.worker.end_offsets import EndOffsets
 from streams.worker.garbage import EVERY_S, collect
 from streams.worker.intake import Take, takes
 from streams.worker.lanes import Lanes
@@ -28,8 +29,6 @@ from streams.worker.owned import Closing, Owned
 from streams.worker.pricing import Pricing
 from streams.worker.totalling import Totalling
 from streams.worker.where import tell_where
-
-log = logging.getLogger(__name__)
 
 APP_ID = "inference-meter"
 TAKE_MESSAGES = 500
@@ -86,11 +85,24 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
     app.agent(app.topic(USAGE_BATCHES, key_type=bytes, value_type=bytes))(work.price)
     app.agent(app.topic(ADDITIONS, key_type=bytes, value_type=bytes))(work.total)
     app.task(work.tell_where_on_signal)
-    app.timer(interval=TICK_S)(work.tick)
-    app.timer(interval=TELL_S)(work.tell)
-    app.timer(interval=EVERY_S)(work.collect)
+    for interval_s, do in (
+        (TICK_S, work.tick),
+        (TICK_S, work.measure),
+        (TELL_S, work.tell),
+        (EVERY_S, work.collect),
+    ):
+        app.task(partial(_every, app, interval_s, do))
     app.on_before_shutdown.connect(work.stop)
     return app
+
+
+async def _every(app: faust.App, interval_s: float, do: Callable[[], Awaitable[None]]) -> None:
+    """Until the app stops, with so long a pause behind each. In place of ``app.timer``, which warns
+    each time that it takes longer: it does where Kafka or ClickHouse is away."""
+    while not app.should_stop:
+        await app.sleep(interval_s)
+        with or_die():
+            await do()
 
 
 class Work:
@@ -98,7 +110,10 @@ class Work:
 
     def __init__(self, app: BatchApp, settings: Settings, metrics: WorkerMetrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._publisher = Publisher(settings)
+        self._ends = EndOffsets(settings)
+        self._last_ends: dict[int, int] = {}
         self._desks = desks = Desks(settings, APP_ID, metrics, self._is_mine, self._end_offset)
         self._pricing = Owned(desks.pricing, partial(self._is_mine, USAGE_BATCHES))
         self._totalling = Owned(desks.totalling, partial(self._is_mine, ADDITIONS))
@@ -112,11 +127,10 @@ class Work:
         return TP(topic, partition) in self._app.consumer.assignment()
 
     async def _end_offset(self, partition: int) -> int | None:
-        tp = TP(USAGE_BATCHES, partition)
+        """Without it no window closes by the clock."""
         try:
-            return int((await self._app.consumer.highwaters(tp))[tp])
-        except KafkaError as exc:
-            log.warning("Kafka does not say where the topic ends, so no window closes: %r", exc)
+            return await self._ends.of(USAGE_BATCHES, partition)
+        except SinkUnavailable:
             return None
 
     async def price(self, stream: Any) -> AsyncIterator[None]:
@@ -135,9 +149,10 @@ class Work:
                 task.add_done_callback(self._acks.discard)
 
     async def _ack(self, partition: int, taken: list[Take]) -> None:
-        await self._desks.lines.stored(partition)
-        for take in taken:
-            take.ack()
+        with or_die():
+            await self._desks.lines.stored(partition)
+            for take in taken:
+                take.ack()
 
     async def total(self, stream: Any) -> AsyncIterator[None]:
         async for taken in takes(stream, TAKE_MESSAGES, 0.0):
@@ -160,11 +175,14 @@ class Work:
         marks = await desk.work.tick()
         try:
             await self._publisher.publish(marks)
-        except SinkUnavailable as exc:
-            log.warning("windows stay open for now: %s", exc)
+        except SinkUnavailable as exc:  # the windows stay open for now
+            OUTAGES.failed((self, desk.work.partition), exc)
+        else:
+            OUTAGES.recovered((self, desk.work.partition))
 
     async def tell(self) -> None:
         """Every second time where usage waits: nobody sees it fresh then, and rows cost much."""
+        self._desks.let_go()
         is_behind, self._to_price.was_full = self._to_price.was_full, False
         self._has_passed_over = is_behind and not self._has_passed_over
         if self._has_passed_over:
@@ -176,8 +194,38 @@ class Work:
     ) -> None:
         with or_die():
             await owned.let_go()
-            mine = [tp.partition for tp in self._app.consumer.assignment() if tp.topic == topic]
+            mine = self._mine(topic)
             await asyncio.gather(*(owned.use(p, do) for p in mine if not owned.is_busy(p)))
+
+    def _mine(self, topic: str) -> set[int]:
+        return {tp.partition for tp in self._app.consumer.assignment() if tp.topic == topic}
+
+    async def measure(self) -> None:
+        """The gauges of the partitions that this worker has. Not by the tick, which passes over
+        a partition that is busy, or waits for one that has been lost. While Kafka is away the last
+        known end of a topic stands, and the lag with it."""
+        mine = self._mine(USAGE_BATCHES)
+        asked = [self._ends.of(USAGE_BATCHES, partition) for partition in mine]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for partition, end in zip(mine, answers, strict=True):
+            if isinstance(end, int):
+                self._last_ends[partition] = end
+            elif not isinstance(end, SinkUnavailable):
+                raise end
+        still_mine = self._mine(USAGE_BATCHES)
+        for partition in still_mine:
+            self._measure(partition, time.time_ns())
+        self._metrics.keep_partitions(still_mine)
+
+    def _measure(self, partition: int, now_ns: int) -> None:
+        desk = self._pricing.held(partition)
+        end = self._last_ends.get(partition)
+        if desk is not None:
+            desk.work.measure(now_ns, end)
+            return
+        committed = self._app.consumer.committed_to(TP(USAGE_BATCHES, partition))
+        if end is not None and committed is not None:  # its ledger is still being read
+            self._metrics.lag.labels(str(partition)).set(max(0, end - committed))
 
     async def collect(self) -> None:
         self._collections += 1
@@ -188,6 +236,7 @@ class Work:
 
     async def stop(self, *_args: Any, **_: Any) -> None:
         await self._publisher.stop()
+        await self._ends.stop()
         await self._pricing.close()
         await self._totalling.close()
         self._desks.close()

@@ -54,6 +54,10 @@ class BatchConsumer(driver.Consumer):
     def _new_consumer_thread(self) -> Any:
         return _CommittedOnly(self, loop=self.loop, beacon=self.beacon)
 
+    def committed_to(self, tp: TP) -> int | None:
+        """The group's committed offset, as Faust knows it; ``None``: there is none."""
+        return self._committed_offset[tp]
+
     def ack_all(self, tp: TP, offsets: Iterable[int]) -> None:
         """What ``ack`` is for one message."""
         with ack_lock:

@@ -21,7 +21,7 @@ def count_lines(metrics: WorkerMetrics, lines: CostLines) -> None:
     priced = set()
     for n in np.flatnonzero(pairs).tolist():
         name, price = model.values[n // few], status.values[n % few]
-        metrics.requests.labels(name, price).inc(int(pairs[n]))
+        metrics.requests.labels(metrics.model(name), price).inc(int(pairs[n]))
         if price == "priced":
             priced.add(name)
 
@@ -37,8 +37,9 @@ def count_lines(metrics: WorkerMetrics, lines: CostLines) -> None:
 
     totals = (sums("input_tokens"), sums("output_tokens"), sums("gpu_ns"), sums("cost_usd"))
     for name, inputs, outputs, gpu_ns, atto in zip(model.values, *totals, strict=True):
-        metrics.tokens.labels(name, "input").inc(inputs)
-        metrics.tokens.labels(name, "output").inc(outputs)
-        metrics.gpu_seconds.labels(name).inc(gpu_ns / 1e9)
+        shown = metrics.model(name)
+        metrics.tokens.labels(shown, "input").inc(inputs)
+        metrics.tokens.labels(shown, "output").inc(outputs)
+        metrics.gpu_seconds.labels(shown).inc(gpu_ns / 1e9)
         if name in priced:
-            metrics.cost_usd.labels(name).inc(atto / ATTO_PER_USD)
+            metrics.cost_usd.labels(shown).inc(atto / ATTO_PER_USD)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -34,7 +35,7 @@ from streams.worker.reread import read_stretch
 from streams.worker.retries import until_written
 from streams.worker.stored_state import acknowledged_to, read_state
 from streams.worker.together import Together
-from streams.worker.totalling import Totalling
+from streams.worker.totalling import Totalling, Untold
 from streams.worker.transaction import Transactions
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Desks:
         self._writers = [ClickHouseWriter(clickhouse_target(settings)) for _ in range(2)]
         self.lines = LineStore(self._writers[0].write_all_lines, metrics)
         self._rows = Together(self._write_rows)
+        self._untold: defaultdict[int, Untold] = defaultdict(list)
 
     def _write_rows(self, parts: Sequence[WindowRows]) -> None:
         self._writers[1].write_windows(*parts)
@@ -81,11 +83,20 @@ class Desks:
         for writer in self._writers:
             writer.close()
 
+    def let_go(self) -> None:
+        """Forget what was added, and not acknowledged, of partitions that are another worker's."""
+        for number, untold in self._untold.items():
+            if not self.is_mine(ADDITIONS, number):
+                untold.clear()
+
     async def pricing(self, number: int) -> Desk[Pricing]:
         """Raises SinkUnavailable: Kafka does not answer."""
         state = TopicPartition(LEDGERS, number)
         reaches = (COST_REQUESTS, USAGE_DLQ, ADDITIONS)
         transactions = await self._begin(f"{USAGE_BATCHES}/{number}", state, reaches)
+        return await _desk(transactions, self._pricing(number, transactions))
+
+    async def _pricing(self, number: int, transactions: Transactions) -> Pricing:
         partitions = await transactions.partitions_of(USAGE_BATCHES)
         if await transactions.partitions_of(LEDGERS) < partitions:
             raise MeteringError(
@@ -111,31 +122,33 @@ class Desks:
         await work.store_again(
             await acknowledged_to(self.settings, self.app_id, USAGE_BATCHES, number)
         )
-        return Desk(work, transactions)
+        return work
 
     async def totalling(self, number: int) -> Desk[Totalling]:
         """Raises SinkUnavailable: Kafka does not answer."""
         state = TopicPartition(TOTALS, number)
         reaches = (COST_WINDOWS, USAGE_DLQ)
         transactions = await self._begin(f"{ADDITIONS}/{number}", state, reaches)
+        return await _desk(transactions, self._totalling(number, transactions))
+
+    async def _totalling(self, number: int, transactions: Transactions) -> Totalling:
         totals = totals_of(await read_state(self.settings, TOTALS, number))
         log.info("additions, partition %d: counted to %d", number, totals.counted_to)
 
         async def write(rows: WindowRows) -> None:
             if rows:
                 mine = partial(self.is_mine, ADDITIONS, number)
-                await until_written(partial(self._rows, rows), self.metrics, mine)
+                who = f"rows of partition {number}"
+                await until_written(partial(self._rows, rows), self.metrics, who, mine)
 
-        return Desk(
-            Totalling(
-                number,
-                totals=totals,
-                write_rows=write,
-                commit=transactions.commit,
-                read_stretch=partial(read_stretch, self.settings, ADDITIONS, number),
-                metrics=self.metrics,
-            ),
-            transactions,
+        return Totalling(
+            number,
+            totals=totals,
+            write_rows=write,
+            commit=transactions.commit,
+            read_stretch=partial(read_stretch, self.settings, ADDITIONS, number),
+            metrics=self.metrics,
+            untold=self._untold[number],
         )
 
     async def _begin(
@@ -145,3 +158,12 @@ class Desks:
         transactions = Transactions(self.settings, f"{self.app_id}/{name}", state, reaches)
         await transactions.start()
         return transactions
+
+
+async def _desk(transactions: Transactions, making: Awaitable[Work]) -> Desk[Work]:
+    """Stop the transactions where the work that sends through them can't be made."""
+    try:
+        return Desk(await making, transactions)
+    except BaseException:
+        await transactions.stop()
+        raise

@@ -38,7 +38,9 @@ class Lanes:
         return sum(len(take.messages) for takes in self._waiting.values() for take in takes)
 
     async def _run(self, partition: int) -> None:
-        while takes := self._waiting.pop(partition, []):
-            self._has_room.set()
-            await self._handle(partition, takes)
-        del self._running[partition]
+        try:
+            while takes := self._waiting.pop(partition, []):
+                self._has_room.set()
+                await self._handle(partition, takes)
+        finally:
+            del self._running[partition]

@@ -55,7 +55,7 @@ class LineStore:
 
     async def _store(self, lines: CostLines) -> None:
         with or_die():
-            await until_written(partial(self._together, lines), self._metrics)
+            await until_written(partial(self._together, lines), self._metrics, "lines")
         self._waiting -= lines.count
         self._has_room.set()
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from streams.worker.transaction import Lost
-
-log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
@@ -47,17 +45,24 @@ class Owned(Generic[T]):
                 try:
                     held = self._held.get(partition)
                     if held is None:
-                        held = self._held[partition] = await self._make(partition)
+                        self._held[partition] = await self._make(partition)
+                        continue  # by now it may be another worker's, or the end may have come
                     await do(held)
                 except (Lost, SinkUnavailable) as exc:
-                    log.warning("partition %d begins again in %.1f s: %s", partition, delay_s, exc)
+                    self._failed(partition, exc)
                     await self._drop(partition)
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MOST_S)
                 else:
+                    OUTAGES.recovered((self, partition))
                     return True
+            OUTAGES.gave_up((self, partition))
             await self._drop(partition)
             return False
+
+    def held(self, partition: int) -> T | None:
+        """What is made of the partition, whatever is being done with it; to look at only."""
+        return self._held.get(partition)
 
     def is_busy(self, partition: int) -> bool:
         return self._turns[partition].locked()
@@ -71,8 +76,14 @@ class Owned(Generic[T]):
     async def close(self) -> None:
         """Whatever is being done fails; nothing is done from then on."""
         self._ended = True
-        for partition in list(self._held):
-            await self._drop(partition)
+        await asyncio.gather(*(self._drop(partition) for partition in list(self._held)))
+
+    def _failed(self, partition: int, exc: Lost | SinkUnavailable) -> None:
+        """All partitions fail where Kafka is away, and each is tried again."""
+        if isinstance(exc, SinkUnavailable):
+            OUTAGES.failed((self, partition), exc)
+        else:
+            OUTAGES.away("Kafka", (self, partition), f"partition {partition} begins again: {exc}")
 
     async def _drop(self, partition: int) -> None:
         held = self._held.pop(partition, None)

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
 from aiokafka.errors import KafkaError
 
 from metering.errors import SinkUnavailable
+from sinks.outages import OUTAGES
 from streams.kafka_admin import kafka_admin
 from streams.settings import Settings
-
-log = logging.getLogger(__name__)
 
 RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 
 
-def until_there(reach: Callable[[], object]) -> None:
-    """Call ``reach`` until it does not raise SinkUnavailable any more, however long that takes."""
+def until_there(reach: Callable[[], object], beat: Callable[[], object] = lambda: None) -> None:
+    """Call ``reach`` until it does not raise SinkUnavailable any more, however long that takes.
+    ``beat`` is called before each attempt: it shows that the process goes on."""
     delay_s = RETRY_FIRST_S
     while True:
+        beat()
         try:
             reach()
         except SinkUnavailable as exc:
-            log.warning("%s; trying again in %.1f s", exc, delay_s)
+            OUTAGES.failed("the start", exc)
             time.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MOST_S)
         else:
+            OUTAGES.recovered("the start")
             return
 
 

@@ -89,6 +89,9 @@ class Pricing:
         self._metrics = metrics
         self._policy = Policy() if policy is None else policy
         self._stalled_ticks = 0
+        self._done_to = ledger.counted_to
+        """Up to there all is committed; the ledger is ahead of it while a transaction is open."""
+        self._closing_ns = 0
 
     async def handle(self, messages: Sequence[Message]) -> None:
         """Returns when all that follows from the messages is committed, and lines are with the
@@ -136,6 +139,7 @@ class Pricing:
         # Lines are much, and are made one by one as they are sent.
         lines = lines_records(decision.lines, self.partition, decision.offsets)
         await self._commit(chain(lines, records))
+        self._done_to = self._ledger.counted_to
         self._metrics.write_seconds.observe(time.monotonic() - started)
         self._count(decision)
 
@@ -152,6 +156,7 @@ class Pricing:
                 self._metrics.reread.inc(len(messages))
             await self._take(messages)
         self._ledger.counted_to = max(self._ledger.counted_to, end - 1)
+        self._done_to = self._ledger.counted_to
 
     def _mark(self, idle_since_ns: int | None = None) -> Mark:
         return mark_of(
@@ -169,10 +174,19 @@ class Pricing:
         self._metrics.price_book_ok.set(self._prices.ok)
         is_idle = await self._caught_up(now_ns)
         mark = self._mark(now_ns if is_idle else None)
-        if mark.closing_ns:
-            delay_s = (now_ns - mark.closing_ns) / 1e9
-            self._metrics.watermark_delay.labels(str(self.partition)).set(delay_s)
+        self._closing_ns = max(self._closing_ns, mark.closing_ns)
         return additions_records(mark, pieces_of(NO_ADDITIONS, self._ways)) if is_idle else []
+
+    def measure(self, now_ns: int, end: int | None) -> None:
+        """Set what the partition shows of itself, at any time, also while it is busy. ``end`` is
+        where its topic ends; ``None``: Kafka has not said it yet."""
+        partition = str(self.partition)
+        if end is not None:
+            self._metrics.lag.labels(partition).set(max(0, end - 1 - self._done_to))
+        self._metrics.counted_to.labels(partition).set(self._done_to)
+        closing_ns = max(self._closing_ns, self._mark().closing_ns)
+        if closing_ns:
+            self._metrics.watermark_delay.labels(partition).set((now_ns - closing_ns) / 1e9)
 
     async def _caught_up(self, now_ns: int) -> bool:
         """Whether the topic is quiet and read to its end."""
@@ -183,7 +197,6 @@ class Pricing:
         if end is None:
             return False
         next_offset = self._ledger.counted_to + 1
-        self._metrics.lag.labels(str(self.partition)).set(max(0, end - next_offset))
         self._stalled_ticks = self._stalled_ticks + 1 if next_offset < end else 0
         if self._stalled_ticks >= STALLED_TICKS:
             self._stalled_ticks = 0

@@ -8,15 +8,13 @@ for good. The offsets tell, or the messages' own numbers.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from metering.messages import Message
+from sinks.outages import OUTAGES
 from streams.settings import Settings
-
-log = logging.getLogger(__name__)
 
 MOST_MESSAGES = 500
 POLL_MS = 500
@@ -31,11 +29,18 @@ async def read_stretch(
     there. Waits for as long as Kafka is away.
     """
     while True:
+        who = TopicPartition(topic, partition)
         try:
-            return await _read(settings, TopicPartition(topic, partition), first, end)
+            found = await _read(settings, who, first, end)
         except KafkaError as exc:
-            log.warning("offsets %d to %d not read, trying again: %r", first, end - 1, exc)
+            problem = (
+                f"Kafka: offsets {first} to {end - 1} of {topic}/{partition} not read: {exc!r}"
+            )
+            OUTAGES.away("Kafka", who, problem)
             await asyncio.sleep(RETRY_S)
+        else:
+            OUTAGES.recovered(who)
+            return found
 
 
 async def _read(

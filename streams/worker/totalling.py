@@ -1,9 +1,17 @@
 """One partition of the additions: from what usage adds to windows, to rows that tell of them.
 
-Additions are added as they come, in memory. Now and then what has changed is told: rows to
-ClickHouse, and in one transaction, which is committed once these are stored, rows to their topic
-and the totals to theirs; then what was added is acknowledged. A crash in between tells the same
-rows again: a row depends on the additions up to its ``counted_to`` alone.
+Additions are added as they come, in memory. Twice a second the changed windows are published:
+
+1. their rows are inserted into ClickHouse, and the insert is retried until ClickHouse takes them;
+2. one transaction commits the rows to their topic and the changed totals to theirs;
+3. the additions are acknowledged.
+
+A crash between 1 and 2 inserts the same rows again: a row depends on the additions up to its
+``counted_to`` alone, which is its version in ClickHouse. No transaction is open during 1, so an
+outage of ClickHouse stops no reader of the topic.
+
+A transaction that is lost takes the totals in memory with it. What they had added is not lost: it
+stays in ``untold``, which outlives them, and is added again to the totals that Kafka has.
 """
 
 from __future__ import annotations
@@ -27,8 +35,11 @@ log = logging.getLogger(__name__)
 
 ReadStretch = Callable[[int, int], Awaitable[tuple[list[Message], int]]]
 WriteRows = Callable[[WindowRows], Awaitable[None]]
-Commit = Callable[[Sequence[Record], Awaitable[None]], Awaitable[None]]
-"""All of the records, once what is done beside them is done; or none of them, and Lost."""
+Commit = Callable[[Sequence[Record]], Awaitable[None]]
+"""All of the records; or none of them, and Lost."""
+Untold = list[tuple[Sequence[Message], Callable[[], object]]]
+"""Messages that are added but not yet acknowledged, in their order, each lot with the function that
+acknowledges it."""
 QUICK_SECONDS = tuple(s for s in WINDOW_SECONDS if s <= 60)
 SLOW_EVERY = 10
 """Longer windows that are open are told of every so many times."""
@@ -49,7 +60,10 @@ class Totalling:
         read_stretch: ReadStretch,
         metrics: WorkerMetrics,
         keeping: Keeping | None = None,
+        untold: Untold | None = None,
     ) -> None:
+        """``untold`` is what an owner before this one, in the same process, left unacknowledged; it
+        must be the same list for each owner that follows."""
         self.partition = partition
         self._totals = totals
         self._write_rows = write_rows
@@ -58,16 +72,27 @@ class Totalling:
         self._metrics = metrics
         self._keeping = Keeping() if keeping is None else keeping
         self._letters: list[Record] = []
-        self._open: list[Callable[[], object]] = []
+        self._untold: Untold = [] if untold is None else untold
+        self._has_inherited = bool(self._untold)
         self._turns = 0
         self._saved_at = 0.0
 
     async def handle(self, messages: Sequence[Message], acknowledge: Callable[[], object]) -> None:
         """Add them; those that were passed over are read from the topic first. ``acknowledge`` is
         called once what they add is told, and they need not come again."""
+        await self._add_inherited()
         for message in messages:
             await self._add(message, reread=True)
-        self._open.append(acknowledge)
+        self._untold.append((messages, acknowledge))
+
+    async def _add_inherited(self) -> None:
+        """What is in the totals already, because the lost transaction was committed after all, is
+        passed over by its offset."""
+        if self._has_inherited:
+            for messages, _ in list(self._untold):
+                for message in messages:
+                    await self._add(message, reread=True)
+            self._has_inherited = False
 
     async def _add(self, message: Message, *, reread: bool) -> None:
         if message.offset <= self._totals.counted_to:
@@ -97,12 +122,17 @@ class Totalling:
                 await self._add(message, reread=False)
 
     async def tell(self) -> None:
-        """Returns when all that was added is durable and told."""
+        """Returns when all that was added is durable and told.
+
+        Raises:
+            Lost: nothing was told, or nobody knows; an owner that is made anew goes on.
+        """
+        await self._add_inherited()
         self._turns += 1
         slow = self._turns % SLOW_EVERY == 0
         rows = tell(self._totals, WINDOW_SECONDS if slow else QUICK_SECONDS)
         is_due = time.monotonic() >= self._saved_at + SAVE_EVERY_S
-        if not (rows or self._letters or (self._open and is_due)):
+        if not (rows or self._letters or (self._untold and is_due)):
             return
         started = time.monotonic()
         forget(self._totals, self._keeping)
@@ -114,9 +144,11 @@ class Totalling:
                 for key, value in changed_records(self._totals)
             ),
         ]
-        await self._commit(records, self._write_rows(rows))
-        for acknowledge in self._open:
+        await self._write_rows(rows)
+        await self._commit(records)
+        for _, acknowledge in self._untold:
             acknowledge()
-        self._open, self._letters, self._saved_at = [], [], time.monotonic()
+        self._untold.clear()
+        self._letters, self._saved_at = [], time.monotonic()
         self._metrics.window_rows.inc(len(rows))
         self._metrics.tell_seconds.observe(time.monotonic() - started)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 RETRY_MS = 20
 """The one before may not have ended yet when the next one begins."""
 TIMEOUT_MS = 60_000
-"""Kafka ends a transaction of that age by itself; readers don't see beyond an open one."""
+"""Kafka aborts a transaction of that age by itself. Readers of committed records don't see beyond
+an open one, so nothing but Kafka is waited for in one."""
+ENDS_WITHIN_S = 5.0
+"""A transaction that is under way when its owner stops gets so long to end."""
 
 
 class Lost(MeteringError):
@@ -52,6 +55,7 @@ class Transactions:
         self._state = state
         self._reaches = reaches
         self._producer: AIOKafkaProducer | None = None
+        self._in_turn = asyncio.Lock()
 
     async def start(self) -> None:
         """From here on no other owner's transaction succeeds.
@@ -70,12 +74,22 @@ class Transactions:
         try:
             await producer.start()
             await end_hanging(self._settings, producer, self._state, self._reaches)
-        except (KafkaError, SinkUnavailable) as exc:
+        except BaseException as exc:
             await _stop(producer)
-            raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+            if isinstance(exc, KafkaError | SinkUnavailable):
+                raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
+            raise
         self._producer = producer
 
     async def stop(self) -> None:
+        """Stop the producer. A transaction that is under way may end first, within
+        ``ENDS_WITHIN_S``: readers would stand still before it until somebody aborts it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDS_WITHIN_S), self._in_turn:
+                pass
+        await self._give_up()
+
+    async def _give_up(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
             await _stop(producer)
@@ -88,35 +102,26 @@ class Transactions:
         except KafkaError as exc:
             raise SinkUnavailable(f"Kafka topic {topic}", 0, repr(exc)) from exc
 
-    async def commit(
-        self, records: Iterable[Record], beside: Awaitable[None] | None = None
-    ) -> None:
-        """Send the records, while ``beside`` is done; they count once both are.
+    async def commit(self, records: Iterable[Record]) -> None:
+        """Send the records in one transaction; they are there when this returns.
 
         Raises:
             Lost: see there; nothing more can be sent by this one.
-            What ``beside`` raises: then the records do not count, and nothing more can be sent.
         """
-        producer = self._producer
-        doing = None if beside is None else asyncio.ensure_future(beside)
-        try:
-            if producer is None:
-                raise Lost(f"{self._id} has ended")
-            await self._send(producer, records)
-            if doing is not None:
-                await doing
-            await self._end(producer)
-        except BaseException:
-            if doing is not None:
-                doing.cancel()
-                await asyncio.gather(doing, return_exceptions=True)
-            await self.stop()
-            raise
+        async with self._in_turn:
+            try:
+                if self._producer is None:
+                    raise Lost(f"{self._id} has ended")
+                await self._commit(self._producer, records)
+            except BaseException:
+                await self._give_up()
+                raise
 
-    async def _send(self, producer: AIOKafkaProducer, records: Iterable[Record]) -> None:
+    async def _commit(self, producer: AIOKafkaProducer, records: Iterable[Record]) -> None:
         try:
-            await producer.begin_transaction()
+            # Made before the transaction begins, which is then open for as long as Kafka takes.
             batches = await _batches_of(producer, records)
+            await producer.begin_transaction()
             for where in batches:
                 # One by one, as each is first sent to, they would be as many requests.
                 producer._txn_manager.maybe_add_partition_to_txn(where)
@@ -126,11 +131,6 @@ class Transactions:
             ):
                 if done is not None:
                     raise done
-        except KafkaError as exc:
-            raise Lost(f"{self._id}: {exc!r}") from exc
-
-    async def _end(self, producer: AIOKafkaProducer) -> None:
-        try:
             await producer.commit_transaction()
         except KafkaError as exc:
             raise Lost(f"{self._id}: {exc!r}") from exc

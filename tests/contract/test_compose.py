@@ -15,6 +15,7 @@ import jsonschema  # type: ignore[import-untyped]  # has no stubs
 import pytest
 import yaml
 
+from sinks.health import HEALTH_PATH
 from streams.cli.main import command_of
 from streams.settings import PREFIX, Settings
 from streams.stack import services as stack
@@ -209,10 +210,10 @@ def test_a_process_runs_a_module_that_there_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in OWN if n != "topics"])
-def test_a_process_is_asked_for_its_metrics_by_a_program_that_works(name: str) -> None:
+def test_a_process_is_asked_whether_its_event_loop_runs_by_a_program_that_works(name: str) -> None:
     *_, program = SERVICES[name]["healthcheck"]["test"]
     assert unknown_names(program) == set()
-    assert f":{environment(name)['METER_METRICS_PORT']}/metrics" in program
+    assert f":{environment(name)['METER_METRICS_PORT']}{HEALTH_PATH}" in program
 
 
 def test_the_processes_of_the_project_are_all_there() -> None:

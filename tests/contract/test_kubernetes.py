@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from sinks.health import HEALTH_PATH
 from streams.settings import Settings
 from streams.topics import USAGE_BATCHES
 from tests.contract.deployed import (
@@ -143,6 +144,9 @@ def test_a_probe_asks_a_port_that_is_open(
     probes = [container[k] for k in container if k.endswith("Probe")]
     assert bool(probes) == (resource["kind"] != "Job")
     assert all(probe["httpGet"]["port"] in open_ports for probe in probes)
+    own = container["command"][0] == "python"
+    assert not own or "livenessProbe" in container
+    assert not own or {probe["httpGet"]["path"] for probe in probes} == {HEALTH_PATH}
 
 
 @every_kustomization

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
 from metering.costs import Anomaly, CauseTag, WindowRow
 from metering.lines import CostLines
@@ -71,6 +72,8 @@ def exposed() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {"up": set()}
     for process in PROCESSES:
         for metric in vars(process(registry)).values():
+            if not isinstance(metric, MetricWrapperBase):
+                continue
             labels = set(metric._labelnames)
             (family,) = metric.describe()
             if family.type == "counter":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -98,22 +99,36 @@ async def test_who_was_replaced_sends_nothing_any_more(stack: Stack) -> None:
     assert await committed(stack, COST_REQUESTS, key) == [b"first", b"second"]
 
 
-async def test_nothing_counts_where_what_is_done_beside_it_fails(stack: Stack) -> None:
-    async def fails() -> None:
-        raise MeteringError("beside")
+async def test_no_transaction_is_open_where_the_records_can_not_be_made(stack: Stack) -> None:
+    def records() -> Iterator[Record]:
+        yield Record(COST_REQUESTS, key, b"never", [])
+        raise MeteringError("unmade")
 
-    key = b"beside"
-    own = owner(stack, "beside")
+    key = b"unmade"
+    own = owner(stack, "unmade")
     await own.start()
-    with pytest.raises(MeteringError, match="beside"):
-        await own.commit([Record(COST_REQUESTS, key, b"never", [])], fails())
-    again = owner(stack, "beside")
-    await again.start()
+    with pytest.raises(MeteringError, match="unmade"):
+        await own.commit(records())
+    other = owner(stack, "another")
+    await other.start()
     try:
-        await again.commit([Record(COST_REQUESTS, key, b"once", [])])
+        await other.commit([Record(COST_REQUESTS, key, b"once", [])])
+        assert await committed(stack, COST_REQUESTS, key) == [b"once"]
     finally:
-        await again.stop()
+        await other.stop()
+
+
+async def test_a_transaction_that_is_under_way_ends_before_its_owner_does(stack: Stack) -> None:
+    key = b"under way"
+    own = owner(stack, "under way")
+    await own.start()
+    committing = asyncio.create_task(own.commit([Record(COST_REQUESTS, key, b"once", [])]))
+    await asyncio.sleep(0)
+    await own.stop()
+    await committing
     assert await committed(stack, COST_REQUESTS, key) == [b"once"]
+    with pytest.raises(Lost, match="has ended"):
+        await own.commit([Record(COST_REQUESTS, key, b"too late", [])])
 
 
 async def test_an_owner_does_not_begin_behind_a_transaction_that_does_not_end(

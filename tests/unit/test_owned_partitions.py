@@ -26,8 +26,11 @@ class World:
         self.mine = {0, 1}
         self.made: list[Desk] = []
         self.away = 0
+        self.may_make = asyncio.Event()
+        self.may_make.set()
 
     async def make(self, partition: int) -> Desk:
+        await self.may_make.wait()
         if self.away:
             self.away -= 1
             raise SinkUnavailable("Kafka", 0, "away")
@@ -130,3 +133,24 @@ async def test_what_is_not_ours_any_more_is_let_go() -> None:
     assert [desk.closed for desk in world.made] == [False, True]
     await owned.close()
     assert all(desk.closed for desk in world.made)
+
+
+@pytest.mark.parametrize("end", ["the worker ends", "the partition is another's"])
+async def test_what_is_being_made_when_it_is_not_wanted_any_more_is_closed_unused(end: str) -> None:
+    world, used = World(), list[Desk]()
+
+    async def use(desk: Desk) -> None:
+        used.append(desk)
+
+    owned = world.owned()
+    world.may_make.clear()
+    using = asyncio.create_task(owned.use(0, use))
+    await asyncio.sleep(0)
+    if end == "the worker ends":
+        await owned.close()
+    else:
+        world.mine.discard(0)
+    world.may_make.set()
+    assert not await using
+    assert [desk.closed for desk in world.made] == [True]
+    assert used == []

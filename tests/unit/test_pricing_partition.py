@@ -343,6 +343,7 @@ async def test_a_partition_that_has_gone_quiet_is_moved_by_the_clock(
     await bench.pricing.handle([message(0, batch_of(0))])
     bench.written_to = 1
     assert await bench.pricing.tick() == []
+    bench.pricing.measure(now_ns, bench.written_to)
     assert bench.metric("meter_watermark_delay_seconds", partition="0") == pytest.approx(3.0)
     now_ns = NOON_NS + 15 * NS + 1
     records = await bench.pricing.tick()
@@ -351,6 +352,7 @@ async def test_a_partition_that_has_gone_quiet_is_moved_by_the_clock(
     assert (mark.sequence, mark.closing_ns) == (-1, NOON_NS + 10 * NS + 1)
     assert mark.watermark_ns == NOON_NS - 2 * NS
     assert not additions.cohorts
+    bench.pricing.measure(now_ns, bench.written_to)
     assert bench.metric("meter_watermark_delay_seconds", partition="0") == pytest.approx(5.0)
 
 
@@ -362,6 +364,7 @@ async def test_while_messages_are_waiting_the_clock_moves_nothing(
     monkeypatch.setattr("streams.worker.pricing.time.time_ns", lambda: 2 * NOON_NS)
     bench.written_to = 2
     assert await bench.pricing.tick() == []
+    bench.pricing.measure(2 * NOON_NS, bench.written_to)
     assert bench.metric("meter_lag_messages", partition="0") == 1
     bench.written_to = 1
     assert await bench.pricing.tick()

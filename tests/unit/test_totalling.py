@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -19,7 +20,9 @@ from metering.windows import WindowKey
 from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record
 from streams.topics import COST_WINDOWS, TOTALS, USAGE_DLQ
-from streams.worker.totalling import SLOW_EVERY, Totalling
+from streams.worker import owned as owned_module
+from streams.worker.owned import Owned
+from streams.worker.totalling import SLOW_EVERY, Totalling, Untold
 from streams.worker.transaction import Lost
 
 NS = 10**9
@@ -45,13 +48,14 @@ def message(offset: int, told: Mark, additions: Additions = NO_ADDITIONS) -> Mes
 
 
 class Bench:
-    def __init__(self, totals: Totals | None = None) -> None:
+    def __init__(self, totals: Totals | None = None, untold: Untold | None = None) -> None:
         self.rows: list[WindowRow] = []
         self.records: list[Record] = []
         self.saved: dict[bytes, bytes] = {}
         self.topic: dict[int, Message] = {}
         self.acknowledged: list[str] = []
-        self.lose = False
+        self.done: list[str] = []
+        self.lost: list[str] = []
         self.registry = CollectorRegistry()
         self.totalling = Totalling(
             2,
@@ -60,14 +64,20 @@ class Bench:
             commit=self.commit,
             read_stretch=self.read_stretch,
             metrics=WorkerMetrics(self.registry),
+            untold=untold,
         )
 
     async def write_rows(self, rows: Sequence[WindowRow]) -> None:
+        self.done.append("begins to insert")
+        await asyncio.sleep(0.01)
         self.rows += rows
+        self.done.append("has inserted")
 
-    async def commit(self, records: Sequence[Record], beside: Awaitable[None]) -> None:
-        await beside
-        if self.lose:
+    async def commit(self, records: Sequence[Record]) -> None:
+        """``lost`` says of the next ones what becomes of them."""
+        self.done.append("begins a transaction")
+        lost = self.lost.pop() if self.lost else ""
+        if lost == "void":
             raise Lost("fenced")
         self.records += records
         for record in records:
@@ -78,6 +88,11 @@ class Bench:
                 del self.saved[record.key]
             else:
                 self.saved[record.key] = record.value
+        if lost == "unknown":
+            raise Lost("committed, but the answer is lost")
+
+    async def close(self) -> None:
+        return
 
     async def read_stretch(self, first: int, end: int) -> tuple[list[Message], int]:
         return [self.topic[n] for n in range(first, end) if n in self.topic], end
@@ -150,12 +165,85 @@ async def test_the_marks_of_a_quiet_partition_have_no_number_and_none_is_missed(
 
 async def test_what_is_lost_is_not_acknowledged() -> None:
     bench = Bench()
-    bench.lose = True
+    bench.lost = ["void"]
     await bench.give(message(0, mark(1), requests(1)), name="a")
     with pytest.raises(Lost):
         await bench.totalling.tell()
     assert bench.acknowledged == []
     assert bench.saved == {}
+
+
+class Partition:
+    """Of one worker that keeps it, whatever becomes of its transactions."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.untold: Untold = []
+        self.owned = Owned(self.make, lambda _: True)
+
+    async def make(self, _: int) -> Bench:
+        before, self.bench = self.bench, Bench(totals_of(self.bench.saved), self.untold)
+        self.bench.saved, self.bench.lost = before.saved, before.lost
+        self.bench.acknowledged = before.acknowledged
+        return self.bench
+
+    async def give(self, *messages: Message, name: str) -> None:
+        assert await self.owned.use(2, lambda bench: bench.give(*messages, name=name))
+
+    async def tell(self) -> None:
+        assert await self.owned.use(2, lambda bench: bench.totalling.tell())
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owned_module, "RETRY_FIRST_S", 0.001)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("lost", [["void"], ["void", "void"], ["unknown"], ["unknown", "void"]])
+async def test_what_a_lost_transaction_had_is_told_and_acknowledged_by_the_next_owner(
+    lost: list[str],
+) -> None:
+    partition = Partition()
+    await partition.give(message(0, mark(1), requests(1)), name="a")
+    await partition.tell()
+    assert partition.bench.acknowledged == ["a"]
+    await partition.give(message(1, mark(2), requests(2)), name="b")
+    await partition.give(message(2, mark(3), requests(4)), name="c")
+    partition.bench.lost += lost
+    await partition.tell()
+    assert partition.bench.acknowledged == ["a", "b", "c"]
+    assert partition.untold == [], "nothing is kept of what is acknowledged"
+    await partition.give(message(3, mark(4), requests(8)), name="d")
+    await partition.tell()
+    assert partition.bench.acknowledged == ["a", "b", "c", "d"]
+    assert partition.bench.told()[-2:] == [(10, 15, False), (60, 15, False)]
+    assert totals_of(partition.bench.saved).counted_to == 3
+
+
+@pytest.mark.usefixtures("_quick")
+async def test_what_comes_next_is_added_behind_what_a_lost_owner_had() -> None:
+    partition = Partition()
+    await partition.give(message(0, mark(1), requests(1)), name="a")
+    lost = [Lost("fenced")]
+
+    async def lose_once(bench: Bench) -> None:
+        if lost:
+            raise lost.pop()
+        await bench.give(message(1, mark(2), requests(2)), name="b")
+
+    await partition.owned.use(2, lose_once)
+    await partition.tell()
+    assert partition.bench.acknowledged == ["a", "b"]
+    assert partition.bench.told()[0] == (10, 3, False)
+
+
+async def test_rows_are_inserted_before_a_transaction_begins() -> None:
+    """Readers of the topic stand still before an open one, and ClickHouse may be away for long."""
+    bench = Bench()
+    await bench.give(message(0, mark(1), requests(1)))
+    await bench.totalling.tell()
+    assert bench.done == ["begins to insert", "has inserted", "begins a transaction"]
 
 
 async def test_a_new_owner_goes_on_where_the_totals_end() -> None:
