@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from streams.settings import PREFIX, Settings
+from metering.variables import PREFIX
+from streams.settings import Settings
 from streams.stack.ports import HOST
 from streams.stack.probes import http_ok
 from streams.stack.recipe import Recipe
