@@ -86,16 +86,16 @@ class TritonPythonModel(MeteredFront):
 @contextlib.contextmanager
 def server(folder: Path) -> Iterator[grpc.InferenceServerClient]:
     for name in MODELS:
-        (folder / "models" / name / "1").mkdir(parents=True)
-        (folder / "models" / name / "config.pbtxt").write_text(CONFIGS[name])
-        (folder / "models" / name / "1" / "model.py").write_text(CODE[name])
+        (folder / "repository" / name / "1").mkdir(parents=True)
+        (folder / "repository" / name / "config.pbtxt").write_text(CONFIGS[name])
+        (folder / "repository" / name / "1" / "model.py").write_text(CODE[name])
     ports = PortBook()
     own = TritonPorts(http=ports.take(), grpc=ports.take(), metrics=ports.take())
     recipe = triton_recipe(
         install=find_triton(REPO / ".venv-triton"),
         folder=folder,
-        repository=folder / "models",
-        models=MODELS,
+        models={name: folder / "repository" / name for name in MODELS},
+        load=MODELS,
         ports=own,
         shm=shm_prefix(),
         extra_env={"METER_LOG_DIR": str(folder / "log")},

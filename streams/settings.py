@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from metering.errors import MeteringError
+from metering.variables import IN_TRITON, OF_THE_COMMAND, PREFIX, as_warnings, unknown_variables
 
-PREFIX = "METER_"
+log = logging.getLogger(__name__)
+
 METADATA_MAX_AGE_MS = 5_000
 """So long may a client go by what it was told of topics and their partitions. A broker that is just
 back may know of none; a group that shares them out then has nothing to do until somebody asks
@@ -49,7 +52,8 @@ class Settings(BaseModel):
     webhooks: tuple[str, ...] = ()
     webhook_secret: SecretStr = SecretStr("")
     alertmanager: str = ""
-    alert_floor_usd_per_hour: Annotated[float, Field(ge=0)] = 1.0
+    alert_floor_usd_per_hour: Annotated[float, Field(ge=0)] = 0.05
+    """Low enough for a demo on one simulated GPU: raise it to what is worth somebody's time."""
     capacity_interval_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     reconcile_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     metrics_host: str = "127.0.0.1"
@@ -58,17 +62,20 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """Read ``METER_KAFKA``, ``METER_CLICKHOUSE`` …; ``METER_WEBHOOKS`` is separated by commas.
+        A ``METER_*`` variable that no process reads is logged as a warning.
 
         Raises:
             InvalidSettings: naming the variable and what is wrong with it, never its value.
         """
+        for warning in misspelt(env):
+            log.warning("%s", warning)
         given: dict[str, Any] = {
             name: env[PREFIX + name.upper()]
             for name in cls.model_fields
             if PREFIX + name.upper() in env
         }
         if "webhooks" in given:
-            given["webhooks"] = tuple(u for u in given["webhooks"].split(",") if u)
+            given["webhooks"] = tuple(u.strip() for u in given["webhooks"].split(",") if u.strip())
         try:
             return cls(**given)
         except ValidationError as exc:
@@ -118,3 +125,9 @@ class Settings(BaseModel):
             )
         except OSError as exc:  # SSLError is one; neither names the file
             raise InvalidSettings(f"{PREFIX}KAFKA_CA_FILE={self.kafka_ca_file}: {exc}") from exc
+
+
+def misspelt(env: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each ``METER_*`` variable that is set and that no process reads."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | IN_TRITON | OF_THE_COMMAND
+    return as_warnings(unknown_variables(env, known))

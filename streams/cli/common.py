@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from metering.errors import MeteringError
 from streams.settings import Settings
@@ -45,6 +46,20 @@ def existing_options(function: Function) -> Function:
     ):
         function = click.option(name, metavar=metavar, help=what)(function)
     return function
+
+
+def models_option(function: Function) -> Function:
+    return click.option(
+        "--models",
+        "model_folders",
+        multiple=True,
+        envvar="METER_MODELS",
+        show_envvar=True,
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of your own models, NAME/config.pbtxt and NAME/1/model.py: Triton loads each "
+        "beside the project's own. May be given again.",
+    )(function)
 
 
 def running_settings(
@@ -95,4 +110,6 @@ class Narrator:
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
-        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {text}")
+        """A line is never broken and never read as markup: it may have a path in it."""
+        line = Text.assemble((f"{time.monotonic() - self._began:6.1f} s", "dim"), "  ", text)
+        self.console.print(line, soft_wrap=True)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from streams.cli.common import Narrator, dir_option, existing_options, json_option
+from streams.cli.common import (
+    Narrator,
+    dir_option,
+    existing_options,
+    json_option,
+    models_option,
+)
 from streams.stack.config import Endpoints, StackConfig
 from streams.stack.stack import Stack
 
@@ -17,7 +25,14 @@ from streams.stack.stack import Stack
 @click.command(short_help="The whole stack on this machine, until Ctrl-C.")
 @dir_option()
 @existing_options
-@click.option("--webhook", "webhooks", multiple=True, metavar="URL", help="Deliver anomalies here.")
+@models_option
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="URL",
+    help="Deliver anomalies to this URL, instead of those of METER_WEBHOOKS. May be given again.",
+)
 @json_option
 def up(
     *,
@@ -25,14 +40,41 @@ def up(
     kafka: str | None,
     clickhouse: str | None,
     triton: str | None,
+    model_folders: tuple[Path, ...],
     webhooks: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """The whole stack on this machine, on loopback, until Ctrl-C. Data stays in --dir."""
+    """Run the whole stack on this machine, on loopback, until Ctrl-C. Data stays in --dir.
+
+    METER_* variables set what no option does: METER_WEBHOOKS, METER_PRICE_BOOK (default
+    DIR/prices.toml), METER_ALERT_FLOOR_USD_PER_HOUR (default 0.05), METER_REGION and the others
+    of streams/settings.py. The stack's own processes are where --kafka, --clickhouse and --triton
+    say, not where METER_KAFKA, METER_CLICKHOUSE and METER_TRITON_GRPC do.
+    """
+    for text in own_addresses(os.environ, kafka, clickhouse, triton):
+        click.echo(f"meter: {text}", err=True)
     config = StackConfig(
-        folder=folder, kafka=kafka, clickhouse=clickhouse, triton=triton, webhooks=webhooks
+        folder=folder,
+        kafka=kafka,
+        clickhouse=clickhouse,
+        triton=triton,
+        model_folders=model_folders,
+        webhooks=webhooks or None,
     )
     asyncio.run(_run(config, as_json))
+
+
+def own_addresses(
+    env: Mapping[str, str], kafka: str | None, clickhouse: str | None, triton: str | None
+) -> list[str]:
+    """A sentence for each address in ``env`` that is not used, as the stack starts its own."""
+    given = {"KAFKA": kafka, "CLICKHOUSE": clickhouse, "TRITON_GRPC": triton}
+    return [
+        f"METER_{name} is set, but meter up starts its own; to use what runs there, "
+        f"give --{name.partition('_')[0].lower()}."
+        for name, option in given.items()
+        if option is None and f"METER_{name}" in env
+    ]
 
 
 async def _run(config: StackConfig, as_json: bool) -> None:

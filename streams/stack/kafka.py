@@ -17,6 +17,8 @@ from streams.stack.ports import HOST
 from streams.stack.probes import kafka_answers
 from streams.stack.recipe import Progress, Recipe
 
+DATA = "data"
+_CONFIG = "server.properties"
 _FORMAT_TIMEOUT_S = 120
 _JVM = (
     "-Xmx512m",
@@ -32,10 +34,12 @@ _JVM = (
 )
 
 
-def server_properties(data: Path, port: int, controller_port: int) -> str:
+def server_properties(port: int, controller_port: int) -> str:
     """One node that is broker and controller; internal topics have one replica and few partitions.
 
-    The controller's quorum is static, so that its port may change between starts.
+    The controller's quorum is static, so that its port may change between starts. The data are
+    in ``data`` below the working directory: a properties file has escapes of its own for some
+    characters, and Kafka splits the value at commas.
     """
     properties: dict[str, str | int] = {
         "process.roles": "broker,controller",
@@ -46,7 +50,7 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
-        "log.dirs": str(data),
+        "log.dirs": DATA,
         "num.partitions": 1,
         "default.replication.factor": 1,
         "min.insync.replicas": 1,
@@ -81,22 +85,25 @@ def kafka_recipe(
         StackError: there is no Java, or the lock files of the jars can't be read.
     """
     java, jars = find_java(), locked_jars()
-    config = folder / "server.properties"
-    data = folder / "data"
+    if os.pathsep in str(jar_dir()):
+        raise StackError(
+            f"the cache {jar_dir()} has {os.pathsep!r} in its path, at which Java ends a path: "
+            "set XDG_CACHE_HOME"
+        )
 
     async def prepare() -> None:
         await ensure_jars(jars, jar_dir(), on_progress)
         folder.mkdir(parents=True, exist_ok=True)
-        config.write_text(server_properties(data, port, controller_port))
-        if not (data / "meta.properties").exists():
-            await asyncio.to_thread(_format, java, jars, config, log_dir / "kafka.log")
+        (folder / _CONFIG).write_text(server_properties(port, controller_port))
+        if not (folder / DATA / "meta.properties").exists():
+            await asyncio.to_thread(_format, java, jars, folder, log_dir / "kafka.log")
 
     return Recipe(
         name="kafka",
-        argv=_command(java, jars, "kafka.Kafka", str(config)),
+        argv=_command(java, jars, "kafka.Kafka", _CONFIG),
         env=_env(),
         ready=kafka_answers(f"{HOST}:{port}"),
-        cwd=log_dir,
+        cwd=folder,
         prepare=prepare,
         start_timeout_s=120.0,
         stop_timeout_s=20.0,
@@ -111,13 +118,14 @@ def cluster_id() -> str:
             return text
 
 
-def _format(java: Java, jars: tuple[Jar, ...], config: Path, log: Path) -> None:
+def _format(java: Java, jars: tuple[Jar, ...], folder: Path, log: Path) -> None:
     tool = _command(java, jars, "kafka.tools.StorageTool", "format")
     with log.open("ab") as out:
         try:
             done = subprocess.run(
-                leashed([*tool, "-t", cluster_id(), "-c", str(config)]),
+                leashed([*tool, "-t", cluster_id(), "-c", _CONFIG]),
                 env=_env(),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -139,6 +147,7 @@ def _command(java: Java, jars: tuple[Jar, ...], main: str, *args: str) -> tuple[
 
 
 def _env() -> dict[str, str]:
-    """What a JVM may add to its own options would be printed and could be in the way."""
-    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "LC_ALL", "TZ")}
-    return {**kept, "LC_ALL": kept.get("LC_ALL", "C.UTF-8")}
+    """What a JVM may add to its own options would be printed and could be in the way. Only in a
+    UTF-8 locale can it open a file whose name is not ASCII."""
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TZ")}
+    return {**kept, "LC_ALL": "C.UTF-8"}

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from metering.errors import StackError
+from metering.variables import FILES_IN_TRITON, IN_TRITON
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.schema import migrate
 from streams.settings import Settings
 from streams.stack.config import StackConfig
 from streams.stack.kafka import kafka_recipe
+from streams.stack.models import known_models
 from streams.stack.places import REPO, triton_env
 from streams.stack.ports import HOST, PortBook
 from streams.stack.recipe import Progress, Step, Unit
 from streams.stack.running import beside_grpc
 from streams.stack.services import SERVICES, clickhouse_recipe, metrics_url, service_recipe
 from streams.stack.topics_admin import ensure_topics
-from streams.stack.triton import TritonPorts, check_models, find_triton, triton_recipe
+from streams.stack.triton import TritonPorts, find_triton, triton_recipe
 from streams.targets import clickhouse_target
 
 KAFKA_PORT, CONTROLLER_PORT, CLICKHOUSE_PORT = 9092, 9093, 8123
@@ -97,13 +100,41 @@ def settings_for(config: StackConfig, folder: Path, ports: Ports, base: Settings
         "triton_metrics": metrics,
         "log_dir": folder / "usage-log",
         "state_dir": folder / "state",
-        "price_book": (config.price_book or folder / "prices.toml").resolve(),
-        "webhooks": config.webhooks,
-        "alert_floor_usd_per_hour": config.alert_floor_usd_per_hour,
+        "price_book": (_price_book(config, base) or folder / "prices.toml").resolve(),
     }
-    if config.log_max_bytes is not None:
-        changes["log_max_bytes"] = config.log_max_bytes
+    if base.kafka_ca_file is not None:  # the services work in another folder
+        changes["kafka_ca_file"] = base.kafka_ca_file.resolve()
+    for name in ("webhooks", "alert_floor_usd_per_hour", "log_max_bytes"):
+        if (given := getattr(config, name)) is not None:
+            changes[name] = given
     return base.model_copy(update=changes)
+
+
+def _price_book(config: StackConfig, base: Settings) -> Path | None:
+    """One that was named; ``None``: the folder's own."""
+    if config.price_book is not None:
+        return config.price_book
+    return base.price_book if "price_book" in base.model_fields_set else None
+
+
+def emitter_env(
+    config: StackConfig, folder: Path, settings: Settings, env: Mapping[str, str]
+) -> dict[str, str]:
+    """What the models read, of ``env`` and then of ``config``; files are named in full."""
+    given = {name: env[name] for name in IN_TRITON if name in env}
+    given |= {name: str(Path(given[name]).resolve()) for name in FILES_IN_TRITON & given.keys()}
+    calibration = folder / CALIBRATION_FILE
+    if "METER_CALIBRATION" not in given and calibration.is_file():
+        given["METER_CALIBRATION"] = str(calibration)
+    region, deployment = given.get("METER_REGION", "local"), given.get("METER_DEPLOYMENT", "dev")
+    return {
+        **given,
+        "METER_LOG_DIR": str(settings.log_dir),
+        "METER_LOG_MAX_BYTES": str(settings.log_max_bytes),
+        "METER_REGION": region if config.region is None else config.region,
+        "METER_DEPLOYMENT": deployment if config.deployment is None else config.deployment,
+        **config.emitter_env,
+    }
 
 
 def plan(
@@ -115,8 +146,10 @@ def plan(
     shm: str,
     on_progress: Progress,
     only: Collection[str] | None = None,
+    triton_folder: Path | None = None,
 ) -> tuple[Unit, ...]:
     """Every unit that ``config`` asks for, or those of ``only`` and what they depend on.
+    ``triton_folder`` leads to FOLDER/triton by a plain path, where that has none.
 
     Raises:
         StackError: a prerequisite is missing: Java, jars' locks, Triton's environment, a model;
@@ -136,26 +169,18 @@ def plan(
     if config.clickhouse is None and wanted("clickhouse"):
         units.append(clickhouse_recipe(folder / "clickhouse", ports.clickhouse, logs))
     if config.triton is None and wanted("triton"):
-        repository = config.model_repository or REPO / "triton_models"
-        check_models(repository, config.models)
-        emitter = {
-            "METER_LOG_DIR": str(settings.log_dir),
-            "METER_LOG_MAX_BYTES": str(settings.log_max_bytes),
-            "METER_REGION": config.region,
-            "METER_DEPLOYMENT": config.deployment,
-        }
-        if (calibration := folder / CALIBRATION_FILE).is_file():
-            emitter["METER_CALIBRATION"] = str(calibration)
-        emitter |= config.emitter_env
+        models, load = known_models(
+            config.model_repository or REPO / "triton_models", config.models, config.model_folders
+        )
         units.append(
             triton_recipe(
                 install=find_triton(triton_env()),
-                folder=folder / "triton",
-                repository=repository,
-                models=config.models,
+                folder=folder / "triton" if triton_folder is None else triton_folder,
+                models=models,
+                load=load,
                 ports=ports.triton,
                 shm=shm,
-                extra_env=emitter,
+                extra_env=emitter_env(config, folder, settings, os.environ),
             )
         )
     if wanted("topics"):
@@ -192,9 +217,9 @@ def with_dependencies(only: Collection[str]) -> set[str]:
     return wanted
 
 
-def place_price_book(config: StackConfig, folder: Path) -> None:
+def place_price_book(settings: Settings, folder: Path) -> None:
     """The project's price book is copied where FOLDER has none; an edited one is kept."""
     own = folder / "prices.toml"
     shipped = REPO / "deploy" / "prices.toml"
-    if config.price_book is None and not own.exists() and shipped.exists():
+    if settings.price_book == own.resolve() and not own.exists() and shipped.exists():
         shutil.copyfile(shipped, own)

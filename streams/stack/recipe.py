@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-Probe = Callable[[], Awaitable[bool]]
+Probe = Callable[[], Coroutine[object, object, bool]]
 # Asked now and then with the process group: why it must be restarted though it lives, if it must.
 Watch = Callable[[int], Awaitable[str | None]]
 Progress = Callable[[str], None]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from metering.errors import StackError
+from metering.errors import MeteringError, StackError
+from streams.addresses import host_port
 from streams.stack.config import Endpoints
 from streams.stack.groups import read_process
 
@@ -28,8 +29,14 @@ def find_running(folder: Path) -> Endpoints | None:
 
 
 def beside_grpc(address: str) -> tuple[str, str, str]:
-    """HTTP, gRPC and metrics of a Triton whose gRPC is at ``address``, as their defaults lie."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise StackError(f"triton={address!r}: HOST:PORT of its gRPC is wanted")
-    return f"{host}:{int(port) - 1}", address, f"{host}:{int(port) + 1}"
+    """HTTP, gRPC and metrics of a Triton whose gRPC is at ``address``, as their defaults lie.
+
+    Raises:
+        StackError: it is not HOST:PORT.
+    """
+    try:
+        host, port = host_port("--triton", address)
+    except MeteringError as exc:
+        raise StackError(f"{exc}; it is the address of its gRPC") from exc
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port - 1}", address.strip(), f"{host}:{port + 1}"

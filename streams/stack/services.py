@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from metering.variables import PREFIX
 from sinks.health import HEALTH_PATH
-from streams.settings import PREFIX, Settings
+from streams.settings import Settings
 from streams.stack.ports import HOST
 from streams.stack.probes import health_watch, http_ok
 from streams.stack.recipe import Recipe

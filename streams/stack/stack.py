@@ -6,14 +6,22 @@ import asyncio
 import os
 import signal
 from collections.abc import Collection
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from metering.errors import StackError
 from streams.settings import Settings
+from streams.stack.checks import (
+    check_addresses,
+    check_price_book,
+    check_reachable,
+    check_settings,
+)
 from streams.stack.config import Endpoints, StackConfig
 from streams.stack.custody import Custody, taken
 from streams.stack.groups import read_process
+from streams.stack.paths import check_folder, is_plain, link_to, plain_holder
 from streams.stack.plan import Ports, place_price_book, plan, settings_for
 from streams.stack.ports import PortBook
 from streams.stack.recipe import Progress
@@ -60,9 +68,12 @@ class Stack:
 
         Raises:
             StackError: naming what is missing, or the process that did not start and its log.
+            MeteringError: a setting or the price book can't be used; then nothing was started.
         """
         if self._supervisor is not None:
             raise StackError(f"the stack in {self._folder} was started already")
+        check_folder(self._folder)
+        check_addresses(self._config)
         if find_running(self._folder) is not None:
             raise taken(self._folder)
         await self._custody.take()  # one that is just ending is waited for
@@ -138,11 +149,14 @@ class Stack:
         self._ports = Ports.take(self._book, self._config.preferred_ports)
         base = Settings.from_env()
         self._settings = settings_for(self._config, self._folder, self._ports, base)
+        check_settings(self._settings)
         for folder in ("logs", "triton"):
             (self._folder / folder).mkdir(parents=True, exist_ok=True)
         self._settings.log_dir.mkdir(parents=True, exist_ok=True)
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)
-        place_price_book(self._config, self._folder)
+        place_price_book(self._settings, self._folder)
+        check_price_book(self._settings.price_book)
+        await check_reachable(self._config, self._settings)
         units = plan(
             config=self._config,
             folder=self._folder,
@@ -151,12 +165,21 @@ class Stack:
             shm=shm,
             on_progress=self._say,
             only=self._only,
+            triton_folder=self._plain(self._folder / "triton"),
         )
         logs = self._folder / "logs"
         self._supervisor = Supervisor(units, logs, self._custody, self._say, self._publish_restart)
         await self._supervisor.start()
         self._published = True
         self._publish()
+
+    def _plain(self, folder: Path) -> Path:
+        """``folder``, or a link to it; the link goes when the stack does."""
+        if is_plain(folder):
+            return folder
+        holder = plain_holder()
+        self._custody.remember(tree=str(holder))
+        return link_to(folder, holder)
 
     def _publish_restart(self) -> None:
         if self._published:

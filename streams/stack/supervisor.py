@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from metering.errors import StackError
-from streams.stack.child import Child
+from streams.stack.child import SAY_EVERY_S, Child
 from streams.stack.custody import Custody
 from streams.stack.recipe import Progress, Recipe, Step, Unit
 from streams.stack.restarts import GiveUp, RestartPolicy
@@ -90,17 +90,28 @@ class Supervisor:
             if dependency in up:
                 await up[dependency].wait()
         if isinstance(unit, Step):
-            await unit.action()
+            await self._narrated(f"{unit.name}: not done", unit.action())
         else:
             if unit.prepare is not None:
-                await unit.prepare()
+                await self._narrated(f"{unit.name}: in preparation", unit.prepare())
             begun = time.monotonic()
             self._say(f"{unit.name}: starting")
             child = await self._spawn(unit)
-            await child.become_ready()
+            await child.become_ready(self._say)
             self._say(f"{unit.name}: ready after {time.monotonic() - begun:.1f} s")
             self._keepers.append(asyncio.create_task(self._keep(unit, child)))
         up[unit.name].set()
+
+    async def _narrated(self, what: str, work: Awaitable[None]) -> None:
+        """Wait for ``work``, and say every five seconds that it still takes."""
+        doing = asyncio.ensure_future(work)
+        begun = time.monotonic()
+        try:
+            while not (await asyncio.wait({doing}, timeout=SAY_EVERY_S))[0]:
+                self._say(f"{what} after {time.monotonic() - begun:.0f} s")
+        finally:
+            doing.cancel()
+        doing.result()
 
     async def _take_down(self, name: str, stopped: dict[str, asyncio.Event]) -> None:
         unit = self._units[name]
@@ -139,7 +150,7 @@ class Supervisor:
             self.restarts[recipe.name] += 1
             child = await self._spawn(recipe)
             try:
-                await child.become_ready()
+                await child.become_ready(self._say)
             except StackError as problem:
                 self._say(str(problem))
                 child.kill_unready()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metering.errors import StackError
+from streams.stack.models import link_models
 from streams.stack.places import REPO
 from streams.stack.ports import HOST
 from streams.stack.probes import http_ok
@@ -66,6 +66,8 @@ def find_triton(env: Path) -> TritonInstall:
             f"no environment of Triton in {env} (make env, or METER_TRITON_ENV): {exc}"
         ) from exc
     version, site = told["version"], Path(told["site"])
+    if os.pathsep in str(env):
+        raise StackError(f"the environment {env} has {os.pathsep!r} in its path: move it")
     root = site / "pytriton" / "tritonserver"
     libpython = f"libpython{version}.so.1.0"
     holder = next((Path(d) for d in told["libs"] if d and (Path(d) / libpython).exists()), None)
@@ -95,21 +97,23 @@ def triton_recipe(
     *,
     install: TritonInstall,
     folder: Path,
-    repository: Path,
-    models: tuple[str, ...],
+    models: Mapping[str, Path],
+    load: tuple[str, ...],
     ports: TritonPorts,
     shm: str,
     extra_env: Mapping[str, str],
 ) -> Recipe:
-    """Loads ``models`` from ``repository``; ready when every one of them is."""
-    backends = folder / "backends"
+    """Loads those of ``models`` that ``load`` names; ready when every one of them is. ``folder``
+    has a plain path (``streams.stack.paths``), the models' own folders may have any."""
+    backends, repository = folder / "backends", folder / "models"
 
     async def prepare() -> None:
         _link_backend(install, backends / "python")
+        link_models(models, repository)
 
     return Recipe(
         name="triton",
-        argv=(str(install.server), *_arguments(backends, repository, models, ports, shm)),
+        argv=(str(install.server), *_arguments(backends, repository, load, ports, shm)),
         env=_env(install, extra_env),
         ready=http_ok(f"http://{HOST}:{ports.http}/v2/health/ready"),
         cwd=folder,
@@ -176,10 +180,3 @@ def _link_backend(install: TritonInstall, folder: Path) -> None:
         link = folder / part.name
         link.unlink(missing_ok=True)
         link.symlink_to(part)
-
-
-def check_models(repository: Path, models: tuple[str, ...]) -> None:
-    """Raises ``StackError`` for a name that the repository has no model for."""
-    for name in models:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or not (repository / name).is_dir():
-            raise StackError(f"no model {name!r} in {repository}")

@@ -317,8 +317,8 @@ def test_triton_is_started_as_on_one_machine() -> None:
     recipe = triton_recipe(
         install=TritonInstall(here, "3.12", here, here, here, here, here),
         folder=here,
-        repository=here,
-        models=MODELS,
+        models={},
+        load=MODELS,
         ports=TritonPorts(8000, 8001, 8002),
         shm="meter_",
         extra_env={},
@@ -346,7 +346,7 @@ def test_triton_is_whole_with_as_many_python_processes_as_models_have_instances(
 
 
 def test_kafka_is_set_up_as_on_one_machine() -> None:
-    here = dict(line.split("=", 1) for line in server_properties(Path("/d"), 1, 2).splitlines())
+    here = dict(line.split("=", 1) for line in server_properties(1, 2).splitlines())
     given = {
         key.removeprefix("KAFKA_").lower().replace("_", "."): value
         for key, value in environment("kafka").items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import traceback
 from pathlib import Path
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import MeteringError
-from streams.settings import METADATA_MAX_AGE_MS, InvalidSettings, Settings
+from streams.settings import METADATA_MAX_AGE_MS, InvalidSettings, Settings, misspelt
+from streams.stack.places import REPO
 
 SECRET = "s3cret-never-shown"  # noqa: S105  only a test's
 SECRETS = {
@@ -23,6 +25,7 @@ SECRETS = {
     "METER_WEBHOOK_SECRET": SECRET,
 }
 text = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20)
+url = text.filter(lambda t: t.strip() == t != "" and "," not in t)
 
 
 def test_without_variables_everything_is_on_this_machine() -> None:
@@ -114,7 +117,9 @@ def test_all_wrong_variables_are_named_at_once() -> None:
             "webhook_secret": text,
             "alert_floor_usd_per_hour": st.floats(0, allow_nan=False),
             "metrics_port": st.integers(0, 65535),
-            "webhooks": st.lists(text.filter(lambda t: t and "," not in t), max_size=3).map(tuple),
+            "webhooks": st.lists(
+                text.filter(lambda t: t.strip() == t != "" and "," not in t), max_size=3
+            ).map(tuple),
             "kafka_ca_file": st.none() | st.just("ca.pem"),
         }
     )
@@ -126,6 +131,52 @@ def test_what_a_child_process_reads_from_its_environment_is_what_its_parent_had(
     env = settings.to_env()
     assert all(name.startswith("METER_") for name in env)
     assert Settings.from_env(env) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("METER_WEBHOOK", "METER_WEBHOOKS"),
+        ("METER_PRICEBOOK", "METER_PRICE_BOOK"),
+        ("METER_ALERT_FLOOR", "METER_ALERT_FLOOR_USD_PER_HOUR"),
+        ("meter_kafka", "METER_KAFKA"),
+        ("METER_LOG_FSYNCH", "METER_LOG_FSYNC"),
+        ("METER_METRIC_PORT", "METER_METRICS_PORT"),
+        ("METER_XYZZY", None),
+    ],
+)
+def test_a_misspelt_variable_is_a_warning_with_the_nearest_name(
+    name: str, near: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (warning,) = misspelt({"PATH": "/bin", "METER_KAFKA": "k:1", name: SECRET})
+    assert name in warning
+    assert SECRET not in warning
+    assert (f"Is {near} meant?" in warning) if near is not None else ("meant" not in warning)
+    Settings.from_env({name: SECRET})
+    assert warning in caplog.text
+
+
+def test_every_variable_that_the_project_reads_is_known() -> None:
+    """A variable that is read somewhere and missing in the list would be called misspelt."""
+    sources = [
+        p
+        for room in ("metering", "triton_models", "streams", "sinks")
+        for p in (REPO / room).rglob("*.py")
+    ]
+    read = {name for p in sources for name in re.findall(r'"(METER_[A-Z_]*[A-Z])"', p.read_text())}
+    assert {"METER_SIM_SPEEDUP", "METER_JAVA"} <= read
+    assert misspelt(dict.fromkeys(read - {"METER_RECEIPT"}, "")) == []  # an output of a model
+
+
+def test_what_kubernetes_sets_for_a_service_is_not_misspelt() -> None:
+    env = {
+        "METER_DETECTOR_SERVICE_HOST": "10.0.0.1",
+        "METER_DETECTOR_SERVICE_PORT": "9400",
+        "METER_DETECTOR_SERVICE_PORT_METRICS": "9400",
+        "METER_DETECTOR_PORT": "tcp://10.0.0.1:9400",
+        "METER_DETECTOR_PORT_9400_TCP_ADDR": "10.0.0.1",
+    }
+    assert misspelt(env) == []
 
 
 def test_a_plain_kafka_is_given_neither_tls_nor_credentials() -> None:

@@ -14,7 +14,14 @@ from streams.settings import Settings
 from streams.stack.config import Endpoints, StackConfig
 from streams.stack.groups import read_process
 from streams.stack.kafka import cluster_id, server_properties
-from streams.stack.plan import DEPENDS, Ports, plan, settings_for, with_dependencies
+from streams.stack.plan import (
+    DEPENDS,
+    Ports,
+    emitter_env,
+    plan,
+    settings_for,
+    with_dependencies,
+)
 from streams.stack.ports import PortBook
 from streams.stack.recipe import Recipe
 from streams.stack.running import ENDPOINTS_FILE, find_running
@@ -141,16 +148,76 @@ def test_each_service_gets_the_settings_and_a_metrics_port_of_its_own(
     assert len(seen) == 3
 
 
+def test_what_the_environment_says_holds_where_the_stack_is_not_told_otherwise(
+    tmp_path: Path, ports: Ports
+) -> None:
+    base = Settings.from_env(
+        {
+            "METER_WEBHOOKS": "http://hook/a,http://hook/b",
+            "METER_PRICE_BOOK": "prices/own.toml",
+            "METER_ALERT_FLOOR_USD_PER_HOUR": "7.5",
+            "METER_ALERTMANAGER": "http://am:9093",
+            "METER_CAPACITY_INTERVAL_S": "2",
+            "METER_KAFKA_CA_FILE": "ca.pem",
+        }
+    )
+    found = settings_for(StackConfig(tmp_path), tmp_path, ports, base)
+    assert found.webhooks == ("http://hook/a", "http://hook/b")
+    assert found.price_book == Path("prices/own.toml").resolve()
+    assert found.alert_floor_usd_per_hour == 7.5
+    assert (found.alertmanager, found.capacity_interval_s) == ("http://am:9093", 2.0)
+    assert settings_for(StackConfig(tmp_path), tmp_path, ports, Settings()).price_book == (
+        tmp_path / "prices.toml"
+    )
+    told = StackConfig(tmp_path, webhooks=("http://w",), alert_floor_usd_per_hour=0.0)
+    found = settings_for(told, tmp_path, ports, base)
+    assert (found.webhooks, found.alert_floor_usd_per_hour) == (("http://w",), 0.0)
+
+
+def test_a_certificates_file_is_named_in_full_as_services_work_elsewhere(
+    tmp_path: Path, ports: Ports
+) -> None:
+    base = Settings.from_env({"METER_KAFKA_CA_FILE": "ca.pem"})
+    found = settings_for(StackConfig(tmp_path, kafka="k:1"), tmp_path, ports, base)
+    assert found.kafka_ca_file == Path("ca.pem").resolve()
+
+
+def test_the_models_get_every_variable_that_they_read(tmp_path: Path) -> None:
+    env = {
+        "METER_IDENTITY": "gateway",
+        "METER_GATEWAY_KEY_FILE": "key.pem",
+        "METER_LOG_FSYNC": "always",
+        "METER_REGION": "eu-west",
+        "METER_SIM_SPEEDUP": "2",
+        "METER_LOG_DIR": "of another stack",
+        "METER_KAFKA_PASSWORD": "not for models",
+        "PATH": "/bin",
+    }
+    settings = Settings(log_dir=tmp_path / "log")
+    given = emitter_env(StackConfig(tmp_path), tmp_path, settings, env)
+    assert given == {
+        "METER_IDENTITY": "gateway",
+        "METER_GATEWAY_KEY_FILE": str(Path("key.pem").resolve()),
+        "METER_LOG_FSYNC": "always",
+        "METER_REGION": "eu-west",
+        "METER_DEPLOYMENT": "dev",
+        "METER_SIM_SPEEDUP": "2",
+        "METER_LOG_DIR": str(tmp_path / "log"),
+        "METER_LOG_MAX_BYTES": str(settings.log_max_bytes),
+    }
+    config = StackConfig(tmp_path, region="us-east", emitter_env={"METER_LOG_FSYNC": "never"})
+    given = emitter_env(config, tmp_path, settings, env)
+    assert (given["METER_REGION"], given["METER_LOG_FSYNC"]) == ("us-east", "never")
+
+
 def test_a_model_that_is_not_in_the_repository_is_an_error(tmp_path: Path, ports: Ports) -> None:
     config = StackConfig(tmp_path, models=("no_such_model",), model_repository=tmp_path)
     with pytest.raises(StackError, match="no_such_model"):
         units(config, ports, ("triton",))
 
 
-def test_kafka_listens_on_the_loopback_only(tmp_path: Path) -> None:
-    lines = dict(
-        line.split("=", 1) for line in server_properties(tmp_path, 1111, 2222).splitlines()
-    )
+def test_kafka_listens_on_the_loopback_only() -> None:
+    lines = dict(line.split("=", 1) for line in server_properties(1111, 2222).splitlines())
     assert lines["listeners"] == "PLAINTEXT://127.0.0.1:1111,CONTROLLER://127.0.0.1:2222"
     assert lines["advertised.listeners"] == "PLAINTEXT://127.0.0.1:1111"
 

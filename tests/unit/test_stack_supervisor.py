@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,39 @@ async def test_a_unit_starts_after_what_it_depends_on_and_stops_before(room: Roo
     assert starts == ["first: starting", "last: starting"]
     await supervisor.stop()
     assert room.said[-2:] == ["last: stopped", "first: stopped"]
+
+
+async def test_a_process_that_exits_ends_the_wait_though_its_probe_has_not_answered(
+    room: Room,
+) -> None:
+    async def never() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    code = "print('no such model: nope', flush=True); raise SystemExit(3)"
+    recipe = replace(room.recipe("one", code), ready=never, start_timeout_s=3600.0)
+    with pytest.raises(StackError, match=r"one exited while starting \(exit code 3\)") as error:
+        async with asyncio.timeout(60):
+            await room.start(recipe)
+    assert "no such model: nope" in str(error.value)
+
+
+async def test_what_takes_is_said_with_the_last_line_of_its_log(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("child", "supervisor"):
+        monkeypatch.setattr(f"streams.stack.{module}.SAY_EVERY_S", 0.1)
+
+    async def until_said() -> None:
+        await until(lambda: any(line.startswith("step: not done") for line in room.said))
+
+    async def until_both_said() -> bool:
+        said = [line for line in room.said if line.startswith("one: not ready after")]
+        return bool(said) and said[-1].endswith("its log ends: loading weights")
+
+    code = "print('loading weights', flush=True); import time; time.sleep(600)"
+    recipe = replace(room.recipe("one", code), ready=until_both_said, start_timeout_s=60.0)
+    await room.start(Step("step", until_said), recipe)
 
 
 async def test_a_killed_process_comes_back_with_another_pid_and_is_counted(room: Room) -> None:
