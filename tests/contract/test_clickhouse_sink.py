@@ -615,3 +615,28 @@ def test_lines_of_any_month_since_1970_are_taken_at_once(store: Store, batch_of:
     lines = [line for batch in batches for line in price_batch(batch, BOOK)]
     writer.write_lines(CostLines.of(lines))
     assert reader.rows("SELECT count() FROM cost_requests") == [(300,)]
+
+
+@pytest.mark.parametrize("end_epoch_ns", [0, 1, 2**63 - 1])
+def test_the_first_and_the_last_moment_are_stored(
+    store: Store, batch_of: MakeBatch, end_epoch_ns: int
+) -> None:
+    """With the largest numbers that usage may have."""
+    writer, reader = store
+    most = 2**53 - 1
+    request = {"input_tokens": most, "output_tokens": most, "queue_ns": most, "rows": 2**32 - 1}
+    batch = batch_of(
+        most, end_epoch_ns=end_epoch_ns, gpu_ns=most, speedup=2**32 - 1, requests=[request]
+    )
+    (line,) = price_batch(batch, BOOK)
+    writer.write_lines(CostLines.of([line]))
+    assert reader.rows(
+        "SELECT toUnixTimestamp64Nano(time), sequence, input_tokens, queue_ns, rows, speedup, "
+        "cost_usd FROM cost_requests"
+    ) == [(end_epoch_ns, most, most, most, 2**32 - 1, 2**32 - 1, line.cost_usd)]
+    start_ms = end_epoch_ns // 10**6 // 86_400_000 * 86_400_000
+    row = window(window_start_ms=start_ms, window_seconds=86_400, requests=2**64 - 1,
+                 unpriced_requests=0, input_tokens=2**64 - 1, cost_usd=Decimal(9 * 10**12) - ATTO,
+                 counted_to=2**62)  # fmt: skip
+    writer.write_windows(WindowRows.of([row]))
+    assert read_windows(reader) == [row]
