@@ -17,6 +17,7 @@ import pytest
 from metering.costs import Anomaly, CauseTag, CostLine, WindowRow
 from metering.errors import MeteringError, QueryFailed, SinkUnavailable
 from metering.lines import CostLines
+from metering.money import atto_usd, quotient, usd
 from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
@@ -640,3 +641,22 @@ def test_the_first_and_the_last_moment_are_stored(
                  counted_to=2**62)  # fmt: skip
     writer.write_windows(WindowRows.of([row]))
     assert read_windows(reader) == [row]
+
+
+def test_unit_costs_of_more_tokens_than_64_bits_hold_are_right(
+    store: Store, batch_of: MakeBatch
+) -> None:
+    writer, reader = store
+    most = 2**53 - 1
+    requests = [{"input_tokens": most, "output_tokens": 0}]
+    (line,) = price_batch(batch_of(0, gpu_ns=most, requests=requests), BOOK)
+    lines = [line.model_copy(update={"sequence": n}) for n in range(2_049)]
+    writer.write_lines(CostLines.of(lines))
+    (cost,) = reader.unit_costs()
+    assert line.cost_usd is not None
+    assert line.input_cost_usd is not None
+    assert cost.input_tokens == 2_049 * most
+    assert cost.cost_usd == usd(2_049 * atto_usd(line.cost_usd))
+    assert cost.usd_per_request == line.cost_usd
+    assert cost.usd_per_million_input_tokens == quotient(line.input_cost_usd, most, 10**6)
+    assert cost.usd_per_million_output_tokens is None
