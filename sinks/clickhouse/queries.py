@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from metering.errors import QueryFailed
+from metering.money import quotient
 from sinks.clickhouse.connection import ClickHouseError, ClickHouseTarget, Client, connect
 from sinks.clickhouse.reasons import reason_of
 
@@ -38,19 +39,31 @@ class UnitCost:
     usd_per_request: Decimal | None
 
 
-# nullIf(…, 0): a quotient over nothing is unknown, not 0.
+# Sums of tokens may leave 64 bits, and a cost times a million a Decimal(38, 18): so quotients are
+# divided here.
 _UNIT_COSTS = """
 SELECT tenant, model, count() AS requests,
-    sum(input_tokens), sum(output_tokens), sum(gpu_ns) / 1e9, avg(batch_size),
-    ifNull(sum(cost_usd), 0) AS cost,
-    sum(input_cost_usd) * 1000000 / nullIf(sumIf(input_tokens, cost_usd IS NOT NULL), 0),
-    sum(output_cost_usd) * 1000000 / nullIf(sumIf(output_tokens, cost_usd IS NOT NULL), 0),
-    sum(cost_usd) / nullIf(countIf(cost_usd IS NOT NULL), 0)
+    sum(toUInt128(input_tokens)), sum(toUInt128(output_tokens)), sum(toFloat64(gpu_ns)) / 1e9,
+    avg(batch_size),
+    ifNull(sum(cost_usd), 0) AS cost, ifNull(sum(input_cost_usd), 0),
+    ifNull(sum(output_cost_usd), 0),
+    countIf(cost_usd IS NOT NULL), sumIf(toUInt128(input_tokens), cost_usd IS NOT NULL),
+    sumIf(toUInt128(output_tokens), cost_usd IS NOT NULL)
 FROM cost_requests
 WHERE startsWith(request_id, {prefix:String}) AND time >= fromUnixTimestamp64Milli({since_ms:Int64})
 GROUP BY tenant, model
 ORDER BY cost DESC, tenant, model
 """
+
+
+def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
+    cost, input_cost, output_cost, priced, input_tokens, output_tokens = row[7:]
+    quotients = [
+        quotient(input_cost, input_tokens, 10**6),
+        quotient(output_cost, output_tokens, 10**6),
+        quotient(cost, priced),
+    ]
+    return UnitCost(*row[:8], *quotients)
 
 
 class ClickHouseReader:
@@ -91,7 +104,7 @@ class ClickHouseReader:
     def unit_costs(self, prefix: str = "", since_ms: int = 0) -> list[UnitCost]:
         """Per tenant and model, the dearest first."""
         parameters = {"prefix": prefix, "since_ms": since_ms}
-        return [UnitCost(*row) for row in self.rows(_UNIT_COSTS, parameters)]
+        return [_unit_cost(row) for row in self.rows(_UNIT_COSTS, parameters)]
 
     def requests_in_open_windows(self, since_ms: int) -> int:
         """Stored requests that no final 10 s window has counted yet; ``since_ms`` is rounded down

@@ -83,8 +83,16 @@ MESSAGES: tuple[Message, ...] = (
         more_headers={
             "meter_reason": {
                 "type": "string",
-                "description": "Why. `late`: priced and stored, but its windows are as they were.",
-                "enum": ["malformed", "invalid", "wrong-type", "from-the-future", "late"],
+                "description": "Why. `late`, `too-large`: priced and stored, but the "
+                "windows named are as they were.",
+                "enum": [
+                    "malformed",
+                    "invalid",
+                    "wrong-type",
+                    "from-the-future",
+                    "late",
+                    "too-large",
+                ],
             },
             "meter_detail": {
                 "type": "string",

@@ -17,6 +17,7 @@ import pytest
 from metering.costs import Anomaly, CauseTag, CostLine, WindowRow
 from metering.errors import MeteringError, QueryFailed, SinkUnavailable
 from metering.lines import CostLines
+from metering.money import atto_usd, quotient, usd
 from metering.prices import PriceBook, parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
@@ -615,3 +616,47 @@ def test_lines_of_any_month_since_1970_are_taken_at_once(store: Store, batch_of:
     lines = [line for batch in batches for line in price_batch(batch, BOOK)]
     writer.write_lines(CostLines.of(lines))
     assert reader.rows("SELECT count() FROM cost_requests") == [(300,)]
+
+
+@pytest.mark.parametrize("end_epoch_ns", [0, 1, 2**63 - 1])
+def test_the_first_and_the_last_moment_are_stored(
+    store: Store, batch_of: MakeBatch, end_epoch_ns: int
+) -> None:
+    """With the largest numbers that usage may have."""
+    writer, reader = store
+    most = 2**53 - 1
+    request = {"input_tokens": most, "output_tokens": most, "queue_ns": most, "rows": 2**32 - 1}
+    batch = batch_of(
+        most, end_epoch_ns=end_epoch_ns, gpu_ns=most, speedup=2**32 - 1, requests=[request]
+    )
+    (line,) = price_batch(batch, BOOK)
+    writer.write_lines(CostLines.of([line]))
+    assert reader.rows(
+        "SELECT toUnixTimestamp64Nano(time), sequence, input_tokens, queue_ns, rows, speedup, "
+        "cost_usd FROM cost_requests"
+    ) == [(end_epoch_ns, most, most, most, 2**32 - 1, 2**32 - 1, line.cost_usd)]
+    start_ms = end_epoch_ns // 10**6 // 86_400_000 * 86_400_000
+    row = window(window_start_ms=start_ms, window_seconds=86_400, requests=2**64 - 1,
+                 unpriced_requests=0, input_tokens=2**64 - 1, cost_usd=Decimal(9 * 10**12) - ATTO,
+                 counted_to=2**62)  # fmt: skip
+    writer.write_windows(WindowRows.of([row]))
+    assert read_windows(reader) == [row]
+
+
+def test_unit_costs_of_more_tokens_than_64_bits_hold_are_right(
+    store: Store, batch_of: MakeBatch
+) -> None:
+    writer, reader = store
+    most = 2**53 - 1
+    requests = [{"input_tokens": most, "output_tokens": 0}]
+    (line,) = price_batch(batch_of(0, gpu_ns=most, requests=requests), BOOK)
+    lines = [line.model_copy(update={"sequence": n}) for n in range(2_049)]
+    writer.write_lines(CostLines.of(lines))
+    (cost,) = reader.unit_costs()
+    assert line.cost_usd is not None
+    assert line.input_cost_usd is not None
+    assert cost.input_tokens == 2_049 * most
+    assert cost.cost_usd == usd(2_049 * atto_usd(line.cost_usd))
+    assert cost.usd_per_request == line.cost_usd
+    assert cost.usd_per_million_input_tokens == quotient(line.input_cost_usd, most, 10**6)
+    assert cost.usd_per_million_output_tokens is None
