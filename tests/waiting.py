@@ -18,3 +18,11 @@ async def until(
             return
         assert time.monotonic() < deadline, f"it did not happen within {timeout_s:g} s"
         await asyncio.sleep(0.05)
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """`until`, for tests without an event loop."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, f"it did not happen within {timeout_s:g} s"
+        time.sleep(0.05)

@@ -13,7 +13,8 @@ import click
 from aiohttp import web
 
 from metering.errors import MeteringError
-from sinks.embedded.engine import Engine
+from sinks.embedded.engine import DEFAULT_DATABASE, Engine
+from sinks.embedded.limits import DEFAULT_MAX_BODY_BYTES, Limits
 from sinks.embedded.request import Credentials
 from sinks.embedded.server import Server
 
@@ -56,24 +57,58 @@ async def serve(server: Server, host: str, port: int) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8123, show_default=True)
 @click.option("--user", default="default", show_default=True)
 @click.option("--password-file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--database",
+    default=DEFAULT_DATABASE,
+    show_default=True,
+    help="Database of clients that name none; created if it is not there.",
+)
 @click.option("--max-concurrent-queries", type=click.IntRange(1), default=32, show_default=True)
+@click.option(
+    "--max-memory-bytes",
+    type=click.IntRange(1),
+    help="Memory of the engine, all queries together.  [default: half of the machine's]",
+)
+@click.option(
+    "--max-query-memory-bytes",
+    type=click.IntRange(1),
+    help="max_memory_usage of a query that sets none.  [default: half of --max-memory-bytes]",
+)
+@click.option(
+    "--max-body-bytes",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_BODY_BYTES,
+    show_default=True,
+    help="Size of a request's body, also after decompression.",
+)
 def main(  # noqa: PLR0917  click passes by name
     path: Path,
     host: str,
     port: int,
     user: str,
     password_file: Path | None,
+    database: str,
     max_concurrent_queries: int,
+    max_memory_bytes: int | None,
+    max_query_memory_bytes: int | None,
+    max_body_bytes: int,
 ) -> None:
     """Serve the ClickHouse database in DIR over HTTP. Port 0 takes one that is free."""
+    memory = max_memory_bytes or Limits.of_machine().memory_bytes
+    limits = Limits(
+        memory_bytes=memory,
+        query_memory_bytes=max_query_memory_bytes or max(1, memory // 2),
+        body_bytes=max_body_bytes,
+        concurrent_queries=max_concurrent_queries,
+    )
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     password = password_file.read_text().rstrip("\r\n") if password_file is not None else ""
     try:
-        with Engine(path) as engine:
+        with Engine(path, limits, database) as engine:
             logger.info("ClickHouse %s in %s", engine.version, path)
-            server = Server(engine, Credentials(user, password), max_concurrent_queries)
+            server = Server(engine, Credentials(user, password), limits)
             asyncio.run(serve(server, host, port))
     except MeteringError as exc:
         raise click.ClickException(str(exc)) from exc

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +19,15 @@ import chdb
 
 from sinks.embedded import formats
 from sinks.embedded.errors import DirectoryInUse, QueryError
+from sinks.embedded.limits import Limits
+from sinks.embedded.native import Described
+from sinks.embedded.native_types import varint
+from sinks.embedded.rewriting import QUERY_ID_SETTING
+from sinks.embedded.sql import escaped, literal, parameter_name, quoted, unescaped
 
 _open_connection: Callable[[str], Any] = chdb.connect
 _UNSTREAMABLE = "Streaming query is not supported"
-_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+DEFAULT_DATABASE = "default"
 
 
 @dataclass(slots=True)
@@ -80,10 +85,31 @@ class Connection:
                 "SET " + ", ".join(f"{name} = {literal(value)}" for name, value in settings.items())
             )
 
+    def describe(self, selection: str, params: Mapping[str, str]) -> list[Described] | None:
+        """The columns of a SELECT with their full types; None where the engine can't say."""
+        asked = (
+            f"DESCRIBE TABLE ({selection}\n) SETTINGS describe_compact_output = 1, "
+            "describe_include_subcolumns = 0, print_pretty_type_names = 0"
+        )
+        try:
+            rows = b"".join(self._whole(asked, "RowBinary", params, Progress()))
+        except QueryError:
+            return None
+        texts: list[bytes] = []
+        at = 0
+        while at < len(rows):
+            size, start = varint(rows, at)
+            at = start + size
+            texts.append(rows[start:at])
+        return [
+            Described(name, kind.decode())
+            for name, kind in zip(texts[::2], texts[1::2], strict=True)
+        ]
+
     def bind(self, params: Mapping[str, str]) -> None:
         """Values for ``{name:Type}`` in statements that follow, escaped as in TSV."""
         for name, value in params.items():
-            self.command(f"SET param_{_identifier(name)} = {literal(value)}")
+            self.command(f"SET param_{parameter_name(name)} = {literal(value)}")
 
     def database(self) -> str:
         return self.command("SELECT currentDatabase() FORMAT TSVRaw").decode().removesuffix("\n")
@@ -100,7 +126,7 @@ class Connection:
         values: dict[str, str | None] = {}
         for row in rows.decode().splitlines():
             name, value, changed = row.split("\t")
-            values[name] = _unescaped(value) if changed == "1" else None
+            values[name] = unescaped(value) if changed == "1" else None
         return values
 
     def restore(self, values: Mapping[str, str | None]) -> None:
@@ -122,7 +148,7 @@ class Connection:
         if not streamed:
             return self._whole(sql, output_format, params, seen)
         try:
-            stream = self._connection.send_query(sql, output_format, params=dict(params))
+            stream = self._connection.send_query(sql, output_format, params=_escaped(params))
         except (RuntimeError, TypeError) as exc:
             if _UNSTREAMABLE in str(exc):
                 return self._whole(sql, output_format, params, seen)
@@ -134,7 +160,7 @@ class Connection:
         self, sql: str, output_format: str, params: Mapping[str, str], seen: Progress
     ) -> Iterator[bytes]:
         try:
-            result = self._connection.query(sql, output_format, params=dict(params))
+            result = self._connection.query(sql, output_format, params=_escaped(params))
         except (RuntimeError, TypeError) as exc:
             raise QueryError.parse(str(exc)) from exc
         seen.written_rows = result.rows_written()
@@ -185,13 +211,21 @@ class Connection:
 class Engine:
     """Owns the directory for as long as the process lives, kill -9 included.
 
+    ``database`` is the one of clients that name none. It is created; once it is dropped, `default`
+    takes its place.
+
     Raises:
         DirectoryInUse: another process has it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits, database: str = DEFAULT_DATABASE) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self._path = str(path.resolve())
+        target = str(path.resolve())
+        self._target = f"{target}{'&' if '?' in target else '?'}" + (
+            f"max_server_memory_usage={limits.memory_bytes}"
+        )
+        self._limits = limits
+        self._database = DEFAULT_DATABASE
         self._lock = os.open(path / "embedded.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,6 +235,8 @@ class Engine:
         # The engine lives while a connection is open; this one also sends the KILLs.
         self._keeper = self.connect()
         self._keeper_busy = threading.Lock()
+        self._keeper.command(f"CREATE DATABASE IF NOT EXISTS {quoted(database)}")
+        self._database = database
         version, timezone, compress = (
             self._keeper.command(
                 "SELECT version(), timezone(), getSetting('enable_http_compression')"
@@ -216,15 +252,24 @@ class Engine:
         self.content_types: dict[str, str] = dict(row.split("\t") for row in rows.splitlines())
 
     def connect(self) -> Connection:
-        connection = Connection(_open_connection(self._path))
-        connection.apply({"implicit_select": "0", "allow_introspection_functions": "0"})
+        connection = Connection(_open_connection(self._target))
+        connection.apply(
+            {
+                "implicit_select": "0",
+                "allow_introspection_functions": "0",
+                "max_memory_usage": str(self._limits.query_memory_bytes),
+            }
+        )
+        if self._database != DEFAULT_DATABASE:
+            with suppress(QueryError):  # dropped: in `default`, as at first
+                connection.use(self._database)
         return connection
 
-    def kill(self, log_comment: str) -> None:
-        """Ask the queries with this comment to end; they end at their next block."""
+    def kill(self, query_id: str) -> None:
+        """Ask the query that its client calls so to end; it ends at its next block."""
         with self._keeper_busy:
             self._keeper.command(
-                f"KILL QUERY WHERE Settings['log_comment'] = {literal(log_comment)} ASYNC"
+                f"KILL QUERY WHERE Settings['{QUERY_ID_SETTING}'] = {literal(query_id)} ASYNC"
             )
 
     def close(self) -> None:
@@ -238,24 +283,8 @@ class Engine:
         self.close()
 
 
-def literal(value: str) -> str:
-    """A string literal of SQL."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def quoted(identifier: str) -> str:
-    return "`" + identifier.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def _identifier(name: str) -> str:
-    if not re.fullmatch(r"\w+", name, re.ASCII):
-        raise QueryError.of("BAD_ARGUMENTS", f"'{name}' can't be the name of a query parameter")
-    return name
-
-
-def _unescaped(value: str) -> str:
-    """Undo TSV's escaping."""
-    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), value, flags=re.DOTALL)
+def _escaped(params: Mapping[str, str]) -> dict[str, str]:
+    return {name: escaped(value) for name, value in params.items()}
 
 
 def _add(seen: Progress, result: Any) -> None:

@@ -42,6 +42,8 @@ _STATUS: Final[dict[str, int]] = {
 # The codes that are raised on this side of the engine.
 CODES: Final[dict[str, int]] = {
     "BAD_ARGUMENTS": 36,
+    "TOO_LARGE_SIZE_COMPRESSED": 39,
+    "CHECKSUM_DOESNT_MATCH": 40,
     "NOT_IMPLEMENTED": 48,
     "LOGICAL_ERROR": 49,
     "SYNTAX_ERROR": 62,

@@ -12,7 +12,8 @@ from time import monotonic_ns
 
 from aiohttp import web
 
-from sinks.embedded import compression
+from sinks.embedded import blocks
+from sinks.embedded.compression import Encoder
 from sinks.embedded.engine import Progress
 from sinks.embedded.errors import QueryError
 
@@ -22,21 +23,27 @@ _THREAD_ABOVE_BYTES = 64 << 10
 
 
 class Reply:
-    """Up to ``hold_bytes`` are held (None: all of it, on disk when it grows)."""
+    """Up to ``hold_bytes`` are held (None: all of it, on disk when it grows).
+
+    ``in_blocks`` puts the result into ClickHouse's compressed blocks; ``encoding`` is HTTP's.
+    """
 
     def __init__(
         self,
         request: web.Request,
         headers: Mapping[str, str],
         progress: Progress,
-        encoding: str | None,
+        encoding: tuple[str, Encoder] | None,
+        *,
         hold_bytes: int | None,
+        in_blocks: bool,
     ) -> None:
         self._request = request
         self._headers = dict(headers)
         self._progress = progress
-        self._encoding = encoding
-        self._encoder = compression.encoder(encoding) if encoding is not None else None
+        self._encoding = encoding[0] if encoding is not None else None
+        self._encoder = encoding[1] if encoding is not None else None
+        self._blocks = blocks.BlockEncoder() if in_blocks else None
         self._hold_bytes = hold_bytes
         self._held = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115  closed in close()
         self._started_ns = monotonic_ns()
@@ -44,6 +51,8 @@ class Reply:
         self.response: web.StreamResponse | None = None
 
     async def write(self, piece: bytes) -> None:
+        if self._blocks is not None:
+            piece = await _compressed(self._blocks, piece)
         if self.response is not None:
             await self._send(self.response, piece)
             return
@@ -65,8 +74,8 @@ class Reply:
         """
         body = error.body(version)
         if self.response is None:
-            return error_response(error, version, self._headers)
-        text = body.encode()
+            return error_response(error, version, self._headers, self._blocks is not None)
+        text = body.encode(errors="replace")
         await self._send(
             self.response,
             b"\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n"
@@ -97,10 +106,7 @@ class Reply:
 
     async def _send(self, response: web.StreamResponse, piece: bytes) -> None:
         if self._encoder is not None:
-            if len(piece) > _THREAD_ABOVE_BYTES:
-                piece = await asyncio.to_thread(self._encoder.compress, piece)
-            else:
-                piece = self._encoder.compress(piece)
+            piece = await _compressed(self._encoder, piece)
         if piece:
             await response.write(piece)
 
@@ -121,10 +127,19 @@ class Reply:
         )
 
 
-def error_response(error: QueryError, version: str, headers: Mapping[str, str]) -> web.Response:
+async def _compressed(encoder: Encoder, piece: bytes) -> bytes:
+    if len(piece) > _THREAD_ABOVE_BYTES:
+        return await asyncio.to_thread(encoder.compress, piece)
+    return encoder.compress(piece)
+
+
+def error_response(
+    error: QueryError, version: str, headers: Mapping[str, str], in_blocks: bool
+) -> web.Response:
+    text = error.body(version).encode(errors="replace")
     return web.Response(
         status=error.status,
-        text=error.body(version),
+        body=blocks.encode(text) if in_blocks else text,
         headers={
             **{k: v for k, v in headers.items() if k != "X-ClickHouse-Format"},
             "X-ClickHouse-Exception-Code": str(error.code),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import parse_qsl
 
 from sinks.embedded.errors import QueryError
 
@@ -19,11 +20,23 @@ _RESERVED = frozenset(
         *("session_id", "session_timeout", "session_check", "close_session"),
         *("compress", "decompress", "buffer_size", "wait_end_of_query"),
         *("stacktrace", "client_protocol_version"),
+        *("http_wait_end_of_query", "http_response_buffer_size"),
     )
 )
 _EXTERNAL_SUFFIXES = ("_format", "_types", "_structure")
 _MAX_SESSION_S = 3600
+_MAX_QUERY_ID = 1024
 RESPONSE_BUFFER_BYTES = 1 << 20
+# Held back where the request says nothing: until then an error is still the status of the answer.
+
+
+def url_fields(raw_path: str) -> dict[str, str]:
+    """The URL's parameters, the first of each name; bytes that are not UTF-8 become surrogates."""
+    fields: dict[str, str] = {}
+    query = raw_path.partition("?")[2].partition("#")[0]
+    for name, value in parse_qsl(query, keep_blank_values=True, errors="surrogateescape"):
+        fields.setdefault(name, value)
+    return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +66,8 @@ class Credentials:
 
     def check(self, known: Self) -> None:
         """Raises QueryError where these are not the known ones, in constant time."""
-        user = hmac.compare_digest(self.user.encode(), known.user.encode())
-        password = hmac.compare_digest(self.password.encode(), known.password.encode())
+        user = hmac.compare_digest(_bytes(self.user), _bytes(known.user))
+        password = hmac.compare_digest(_bytes(self.password), _bytes(known.password))
         if not (user and password):
             raise QueryError.of(
                 "AUTHENTICATION_FAILED",
@@ -73,28 +86,26 @@ class SessionAsk:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Everything but the query and its data. ``settings`` are the engine's, as text."""
+    """Everything but the query and its data. ``settings`` are the engine's, as text.
+
+    ``hold_bytes`` of the result are held back before the answer begins; None for all of it.
+    """
 
     query: str
     database: str | None
     default_format: str
     query_id: str | None
     session: SessionAsk | None
-    wait_end_of_query: bool
-    buffer_bytes: int
+    hold_bytes: int | None
+    protocol_version: int
+    compress: bool
+    decompress: bool
     params: dict[str, str]
     settings: dict[str, str]
 
     @classmethod
     def of(cls, url: Mapping[str, str], headers: Mapping[str, str], multipart: bool) -> Self:
         """Raises QueryError for what ClickHouse refuses, and for what is not supported here."""
-        for flag in ("compress", "decompress"):
-            if _flag(url, flag):
-                raise QueryError.of(
-                    "NOT_IMPLEMENTED",
-                    f"{flag}=1 (ClickHouse's own block compression) is not supported by the "
-                    "embedded engine: use Accept-Encoding or Content-Encoding",
-                )
         if "role" in url:
             raise QueryError.of("UNKNOWN_ROLE", f"There is no role `{url['role']}`")
         settings = {
@@ -114,14 +125,36 @@ class Ask:
             default_format=headers.get("X-ClickHouse-Format")
             or url.get("default_format")
             or "TabSeparated",
-            query_id=url.get("query_id") or headers.get("X-ClickHouse-Query-Id") or None,
+            query_id=_query_id(url.get("query_id") or headers.get("X-ClickHouse-Query-Id") or ""),
             session=_session(url),
-            wait_end_of_query=_flag(url, "wait_end_of_query")
-            or _flag(url, "http_wait_end_of_query"),
-            buffer_bytes=max(_number(url, "buffer_size", 0), RESPONSE_BUFFER_BYTES),
+            hold_bytes=_hold_bytes(url),
+            protocol_version=_number(url, "client_protocol_version", 0),
+            compress=flag(url, "compress"),
+            decompress=flag(url, "decompress"),
             params={k.removeprefix("param_"): v for k, v in url.items() if k.startswith("param_")},
             settings=settings,
         )
+
+
+def _hold_bytes(url: Mapping[str, str]) -> int | None:
+    """``buffer_size=0`` and ``wait_end_of_query=0`` say that the result is sent as it comes."""
+    waits = ("wait_end_of_query", "http_wait_end_of_query")
+    if any(flag(url, name) for name in waits):
+        return None
+    for name in ("buffer_size", "http_response_buffer_size"):
+        if name in url:
+            return _number(url, name, 0)
+    return 0 if any(name in url for name in waits) else RESPONSE_BUFFER_BYTES
+
+
+def _query_id(text: str) -> str | None:
+    """None where there is none; it comes back in a header, so it has to fit into one."""
+    if len(text) > _MAX_QUERY_ID or not text.isascii() or not (text.isprintable() or not text):
+        raise QueryError.of(
+            "BAD_ARGUMENTS",
+            f"A query id is up to {_MAX_QUERY_ID} printable ASCII characters: got {text[:100]!r}",
+        )
+    return text or None
 
 
 def _session(url: Mapping[str, str]) -> SessionAsk | None:
@@ -135,7 +168,7 @@ def _session(url: Mapping[str, str]) -> SessionAsk | None:
             f"{_MAX_SESSION_S}",
         )
     return SessionAsk(
-        url["session_id"], int(timeout), _flag(url, "session_check"), _flag(url, "close_session")
+        url["session_id"], int(timeout), flag(url, "session_check"), flag(url, "close_session")
     )
 
 
@@ -150,11 +183,15 @@ def _basic(authorization: str) -> tuple[str, str]:
     return user, password
 
 
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
 def _denied(why: str) -> QueryError:
     return QueryError.of("AUTHENTICATION_FAILED", f"Invalid authentication: {why}")
 
 
-def _flag(url: Mapping[str, str], name: str) -> bool:
+def flag(url: Mapping[str, str], name: str) -> bool:
     return url.get(name, "").lower() in ("1", "true")
 
 
@@ -162,6 +199,6 @@ def _number(url: Mapping[str, str], name: str, default: int) -> int:
     value = url.get(name)
     if value is None:
         return default
-    if not value.isdecimal():
-        raise QueryError.of("BAD_ARGUMENTS", f"{name}={value} is not a number of bytes")
+    if not (value.isascii() and value.isdecimal()):
+        raise QueryError.of("BAD_ARGUMENTS", f"{name}={value} is not a number")
     return int(value)

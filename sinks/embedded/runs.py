@@ -14,6 +14,7 @@ from sinks.embedded.errors import QueryError
 
 T = TypeVar("T")
 _KILL_AGAIN_S = 0.2
+_REPLACE_S = 5.0
 
 
 class Run:
@@ -65,6 +66,14 @@ class Runs:
             )
         run = self._running[query_id] = Run(self._pool, query_id)
         return run
+
+    async def replace(self, query_id: str) -> None:
+        """Kill the query that runs under this id, if there is one, and wait until it has ended."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _REPLACE_S
+        while query_id in self._running and clock() < deadline:
+            await asyncio.to_thread(self._engine.kill, query_id)
+            await asyncio.sleep(_KILL_AGAIN_S)
 
     def end(self, run: Run, release: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
         """Give back the run's place and connection as soon as its thread is done.

@@ -11,11 +11,13 @@ from uuid import uuid4
 from aiohttp import ClientError, web
 
 from sinks.embedded import compression, execution
+from sinks.embedded.compression import Encoder
 from sinks.embedded.engine import Engine, Progress
 from sinks.embedded.errors import QueryError
 from sinks.embedded.execution import Query
+from sinks.embedded.limits import Limits
 from sinks.embedded.reply import Reply, error_response
-from sinks.embedded.request import Credentials
+from sinks.embedded.request import Credentials, flag, url_fields
 from sinks.embedded.runs import Run, Runs
 from sinks.embedded.sessions import Lease, Sessions
 
@@ -33,10 +35,11 @@ Send queries with the POST method, or with GET /?query=...
 class Server:
     """``known`` is the one user that there is."""
 
-    def __init__(self, engine: Engine, known: Credentials, max_concurrent_queries: int) -> None:
+    def __init__(self, engine: Engine, known: Credentials, limits: Limits) -> None:
         self._engine = engine
         self._known = known
-        self._runs = Runs(engine, max_concurrent_queries)
+        self._limits = limits
+        self._runs = Runs(engine, limits.concurrent_queries)
         self._sessions = Sessions(engine)
         self._display_name = socket.gethostname()
 
@@ -65,16 +68,21 @@ class Server:
         if request.method != "POST" and not request.query_string:
             return await self._ok(request)
         headers = {"X-ClickHouse-Server-Display-Name": self._display_name}
+        url = url_fields(request.raw_path)
+        in_blocks = False
         try:
-            credentials = Credentials.of(request.query, request.headers)
+            credentials = Credentials.of(url, request.headers)
             credentials.check(self._known)
-            query = await Query.read(request)
+            in_blocks = flag(url, "compress")
+            query = await Query.read(request, url, self._limits.body_bytes)
             query_id = query.ask.query_id or str(uuid4())
             headers["X-ClickHouse-Query-Id"] = query_id
+            if flag(query.ask.settings, "replace_running_query"):
+                await self._runs.replace(query_id)
             run = self._runs.begin(query_id)
         except QueryError as error:
             await _drain(request)
-            return error_response(error, self._engine.version, headers)
+            return error_response(error, self._engine.version, headers, in_blocks)
         return await self._answer(request, query, run, credentials.user, headers)
 
     async def _answer(
@@ -122,15 +130,29 @@ class Server:
             headers["X-ClickHouse-Format"] = query.output_format
             content_type = self._engine.content_types.get(query.output_format, "")
         headers["Content-Type"] = content_type or "text/plain; charset=UTF-8"
-        compress = ask.settings.get("enable_http_compression")
-        wanted = self._engine.compresses_by_default if compress is None else compress != "0"
-        accepted = request.headers.get("Accept-Encoding", "")
+        if flag(ask.settings, "add_http_cors_header") and "Origin" in request.headers:
+            headers["Access-Control-Allow-Origin"] = "*"
         return Reply(
             request,
             headers,
             seen,
-            encoding=compression.choose(accepted) if wanted else None,
-            hold_bytes=None if ask.wait_end_of_query else ask.buffer_bytes,
+            encoding=self._encoding(request, query),
+            hold_bytes=ask.hold_bytes,
+            in_blocks=ask.compress,
+        )
+
+    def _encoding(self, request: web.Request, query: Query) -> tuple[str, Encoder] | None:
+        """HTTP's compression of the answer, where both sides want it."""
+        settings = query.ask.settings
+        compress = settings.get("enable_http_compression")
+        wanted = self._engine.compresses_by_default if compress is None else compress != "0"
+        name = compression.choose(request.headers.get("Accept-Encoding", "")) if wanted else None
+        if name is None:
+            return None
+        level = settings.get("http_zlib_compression_level", "")
+        known = len(level) == 1 and level.isdecimal()
+        return name, compression.encoder(
+            name, int(level) if known else compression.DEFAULT_ZLIB_LEVEL
         )
 
 

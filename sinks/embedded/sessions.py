@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sinks.embedded.body import ExternalTable
-from sinks.embedded.engine import Connection, Engine, Progress, quoted
+from sinks.embedded.engine import Connection, Engine, Progress
 from sinks.embedded.errors import QueryError
 from sinks.embedded.request import SessionAsk
+from sinks.embedded.sql import quoted
 
 
 class Lease:

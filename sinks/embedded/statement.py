@@ -13,19 +13,20 @@ from itertools import pairwise
 
 from sinks.embedded.errors import QueryError
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<skip>\s+|--[^\n]*|\#[!\ ][^\n]*|/\*.*?(?:\*/|\Z))
       | (?P<quoted>'(?:[^'\\]|\\.|'')*(?:'|\Z)
                  | "(?:[^"\\]|\\.|"")*(?:"|\Z)
                  | `(?:[^`\\]|\\.|``)*(?:`|\Z)
-                 | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))
-      | (?P<word>\w+)
+                 | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+      | (?P<word>[\w$]+)
       | (?P<sign>.)""",
     re.DOTALL | re.VERBOSE,
 )
 _OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
 _READS = ("SELECT", "WITH", "FROM", "(", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "EXISTS", "KILL")
 _WITH_RESULT = frozenset((*_READS, "CHECK", "VALUES"))
+_BEFORE_NAMES = frozenset(("WITH", "AS", "FROM", "JOIN", "SELECT", "IN", ",", "."))
 _READING = frozenset((*_READS, "SET", "USE"))
 
 
@@ -61,7 +62,7 @@ class Statement:
 def tokens(text: str, every_depth: bool = False) -> Iterator[Token]:
     """Tokens at depth 0, where a bracketed group is its opening bracket alone; or all of them."""
     depth = 0
-    for found in _TOKEN.finditer(text):
+    for found in TOKEN.finditer(text):
         kind = found.lastgroup if found.lastgroup != "tag" else "quoted"
         if kind == "skip":
             continue
@@ -93,13 +94,22 @@ def examine(head: bytes) -> Statement:
     _refuse(words)
     if verb == "INSERT":
         _refuse_input_function(text)
-    writes = verb == "WITH" and "INSERT" in words
+    writes = verb == "WITH" and _inserts(words)
     return Statement(
         verb,
         None,
         _output_format(text, rest),
         has_result=verb in _WITH_RESULT and not writes,
         reads_only=verb in _READING and not writes,
+    )
+
+
+def _inserts(words: list[str]) -> bool:
+    """Whether INSERT is a keyword here, and not the name of a CTE, a column or a table."""
+    around = zip(["WITH", *words], words, [*words[1:], ""], strict=False)
+    return any(
+        word == "INSERT" and before not in _BEFORE_NAMES and after not in ("AS", "SELECT")
+        for before, word, after in around
     )
 
 

@@ -167,7 +167,11 @@ def plan(
             kafka_recipe(folder / "kafka", logs, ports.kafka, ports.controller, on_progress)
         )
     if config.clickhouse is None and wanted("clickhouse"):
-        units.append(clickhouse_recipe(folder / "clickhouse", ports.clickhouse, logs))
+        units.append(
+            clickhouse_recipe(
+                folder / "clickhouse", settings.clickhouse_database, ports.clickhouse, logs
+            )
+        )
     if config.triton is None and wanted("triton"):
         models, load = known_models(
             config.model_repository or REPO / "triton_models", config.models, config.model_folders

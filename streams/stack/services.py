@@ -53,10 +53,14 @@ def service_recipe(service: Service, settings: Settings, metrics_port: int, cwd:
     )
 
 
-def clickhouse_recipe(folder: Path, port: int, cwd: Path) -> Recipe:
+def clickhouse_recipe(folder: Path, database: str, port: int, cwd: Path) -> Recipe:
+    """``database`` is that of clients that name none, such as curl."""
     return Recipe(
         name="clickhouse",
-        argv=_module("sinks.embedded", "--path", str(folder), "--host", HOST, "--port", str(port)),
+        argv=_module(
+            *("sinks.embedded", "--path", str(folder), "--database", database),
+            *("--host", HOST, "--port", str(port)),
+        ),
         env=own_env(os.environ),
         ready=http_ok(f"http://{HOST}:{port}/ping"),
         cwd=cwd,

@@ -702,13 +702,6 @@ def test_a_large_result_is_streamed_and_not_held(embedded: EmbeddedProcess) -> N
     assert most - before < read / 2
 
 
-@pytest.mark.parametrize("flag", ["compress", "decompress"])
-def test_block_compression_is_refused_by_name(embedded: EmbeddedProcess, flag: str) -> None:
-    answer = embedded.server.post("SELECT 1", **{flag: 1})
-    assert (answer.status, answer.code) == (501, 48)
-    assert f"{flag}=1" in answer.text
-
-
 def test_an_insert_that_the_engine_would_lose_is_refused(embedded: EmbeddedProcess) -> None:
     into = "INSERT INTO FUNCTION null('a UInt64')"
     by_input = f"{into} SELECT * FROM input('a UInt64') FORMAT CSV\n1\n"
