@@ -58,7 +58,9 @@ ALL_ADDED = NotAdded()
 def expected(totals: Totals, mark: Mark) -> bool:
     """Whether the message is the next one of its partition; if not, some before it were missed."""
     last = totals.marks.get(mark.partition)
-    return mark.sequence < 0 or last is None or mark.sequence <= last.sequence + 1
+    if mark.sequence < 0 or last is None:
+        return True
+    return mark.sequence <= max(last.sequence, 0) + 1  # a quiet partition's marks have none
 
 
 def add(

@@ -25,6 +25,8 @@ so long, anybody's success ends the outage."""
 QUIET_S = 60.0
 """After so long without a complaint it is over where nobody has had anything to send. Longer than a
 client waits for an answer."""
+BLIP_S = 1.0
+"""Complaints that end within that are no outage: a broker that takes over another's partitions."""
 COMPLAINT = "its client"
 _INTERNALS = re.compile(r", <AddressFamily\.\w+: \d+>|<class '(?:\w+\.)*(\w+)'>| object at 0x\w+")
 Clock = Callable[[], float]
@@ -33,7 +35,7 @@ Clock = Callable[[], float]
 @dataclass(slots=True)
 class _Outage:
     since_s: float
-    logged_s: float
+    logged_s: float | None = None
     failing: set[Hashable] = field(default_factory=set)
     failures: int = 0
     complained_s: float = 0.0
@@ -57,11 +59,11 @@ class Outages:
         problem = plain(problem)
         with self._lock:
             now_s = self._clock()
-            outage = self._open.get(what)
-            if outage is None:
-                outage = self._open[what] = _Outage(now_s, now_s)
+            outage = self._open.setdefault(what, _Outage(now_s))
+            if outage.logged_s is None and (who != COMPLAINT or now_s - outage.since_s >= BLIP_S):
+                outage.logged_s = now_s
                 log.warning("%s; retrying until it succeeds", problem)
-            elif now_s - outage.logged_s >= REMIND_EVERY_S:
+            elif outage.logged_s is not None and now_s - outage.logged_s >= REMIND_EVERY_S:
                 outage.logged_s = now_s
                 log.warning("%s: no success for %.0f s: %s", what, now_s - outage.since_s, problem)
             outage.failing.add(who)
@@ -78,7 +80,9 @@ class Outages:
             for name, outage in list(self._open.items()):
                 if who in outage.failing or name == what:
                     outage.failing.discard(who)
-                    self._end(name, outage)
+                    if self._clock() - outage.complained_s >= CALM_S:
+                        outage.failing.discard(COMPLAINT)
+                    self._end(name, outage, self._clock())
 
     def gave_up(self, who: Hashable) -> None:
         """``who`` will not retry any more; whether what failed is back is not known."""
@@ -89,15 +93,14 @@ class Outages:
                     if not outage.failing:
                         del self._open[name]
 
-    def _end(self, what: str, outage: _Outage) -> None:
-        now_s = self._clock()
-        if now_s - outage.complained_s >= CALM_S:
-            outage.failing.discard(COMPLAINT)
-        if not outage.failing:
-            del self._open[what]
+    def _end(self, what: str, outage: _Outage, at_s: float) -> None:
+        if outage.failing:
+            return
+        del self._open[what]
+        if outage.logged_s is not None:
             log.info(
                 "%s answers again after %.1f s; %d failures in all",
-                what, now_s - outage.since_s, outage.failures,
+                what, at_s - outage.since_s, outage.failures,
             )  # fmt: skip
 
     def _look_later(self) -> None:
@@ -115,7 +118,8 @@ class Outages:
                 if self._clock() - outage.complained_s < QUIET_S / 2:
                     self._look_later()
                 else:
-                    self._end(name, outage)
+                    outage.failing.discard(COMPLAINT)
+                    self._end(name, outage, outage.complained_s)
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from metering.reconciliation import Quantity, Verdict
-from sinks.prometheus import ReconcilerMetrics
+from sinks.prometheus import BoundedLabel, ReconcilerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ class Telling:
 
     def __init__(self, metrics: ReconcilerMetrics) -> None:
         self._metrics = metrics
+        self._model = BoundedLabel()
         self._last: dict[str, list[Verdict]] = {}
         self._told: dict[Key, frozenset[Quantity]] = {}
 
@@ -43,7 +44,7 @@ class Telling:
         confirmed = frozenset(verdict.confirmed)
         told = self._told.get(verdict.key, frozenset())
         for quantity in sorted(confirmed - told):
-            self._metrics.discrepancies.labels(verdict.model, quantity).inc()
+            self._metrics.discrepancies.labels(self._model(verdict.model), quantity).inc()
             found = verdict.of(quantity)
             if found is None:
                 continue
@@ -59,7 +60,7 @@ class Telling:
     def _total(self) -> None:
         by_model: dict[str, list[Verdict]] = {}
         for verdict in (v for last in self._last.values() for v in last):
-            by_model.setdefault(verdict.model, []).append(verdict)
+            by_model.setdefault(self._model(verdict.model), []).append(verdict)
         gauges = (self._metrics.coverage, self._metrics.missing_executions, self._metrics.inferred)
         for gauge in gauges:
             gauge.clear()

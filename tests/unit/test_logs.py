@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 
@@ -25,7 +26,8 @@ LINES = [
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(logging.INFO)
-    caplog.handler.addFilter(Vendors(Outages()))
+    seconds = itertools.count()
+    caplog.handler.addFilter(Vendors(Outages(lambda: next(seconds) / 10)))
     return caplog
 
 
@@ -36,7 +38,7 @@ def test_complaints_of_kafkas_client_are_the_beginning_of_one_outage(
         for name, line in LINES:
             logging.getLogger(name).error(line)
     assert [r.name for r in logged.records] == ["sinks.outages"]
-    assert "Kafka does not answer: Unable connect to node with id 1" in logged.text
+    assert "Kafka does not answer: " in logged.text
 
 
 def test_an_error_of_kafkas_client_that_is_no_outage_is_handed_on(

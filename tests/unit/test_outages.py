@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from metering.errors import SinkUnavailable
-from sinks.outages import CALM_S, COMPLAINT, REMIND_EVERY_S, Outages
+from sinks.outages import BLIP_S, CALM_S, COMPLAINT, QUIET_S, REMIND_EVERY_S, Outages
 
 REFUSED = SinkUnavailable("ClickHouse table cost_request_lines", 1, "connection refused")
 
@@ -95,7 +95,7 @@ def test_what_lasts_is_told_of_again_after_a_while_with_its_present_reason(
 def test_complaints_of_a_client_end_with_a_success_once_they_have_ceased(
     outages: Outages, clock: Clock, said: pytest.LogCaptureFixture
 ) -> None:
-    for _ in range(20):  # one of three brokers is away: most succeeds
+    for _ in range(40):  # one of three brokers is away: most succeeds
         outages.away("Kafka", COMPLAINT, "Kafka does not answer: node 2")
         clock.now_s += CALM_S / 4
         outages.recovered("publisher", "Kafka")
@@ -103,6 +103,33 @@ def test_complaints_of_a_client_end_with_a_success_once_they_have_ceased(
     clock.now_s += CALM_S
     outages.recovered("publisher", "Kafka")
     assert len(said.messages) == 2
+
+
+def test_a_client_that_complains_for_less_than_a_second_is_left_alone(
+    outages: Outages, clock: Clock, said: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(9):
+        outages.away("Kafka", COMPLAINT, "Kafka does not answer: NotLeaderForPartitionError")
+        clock.now_s += BLIP_S / 10
+    clock.now_s += CALM_S
+    outages.recovered("publisher", "Kafka")
+    assert said.messages == []
+    outages.away("Kafka", COMPLAINT, "Kafka does not answer: NotLeaderForPartitionError")
+    outages.failed("publisher", SinkUnavailable("Kafka at k:9092", 1, "no broker"))
+    assert len(said.messages) == 1, "what of ours has failed is logged at once"
+
+
+def test_where_nobody_has_anything_to_send_it_is_over_once_the_client_is_quiet(
+    outages: Outages, clock: Clock, said: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(20):
+        outages.away("Kafka", COMPLAINT, "Kafka does not answer: connection refused")
+        clock.now_s += BLIP_S / 10
+    outages._look()
+    assert len(said.messages) == 1
+    clock.now_s += QUIET_S
+    outages._look()
+    assert said.messages[1:] == ["Kafka answers again after 1.9 s; 20 failures in all"]
 
 
 def test_whoever_gives_up_does_not_hold_an_outage_open(

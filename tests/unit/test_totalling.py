@@ -54,6 +54,7 @@ class Bench:
         self.saved: dict[bytes, bytes] = {}
         self.topic: dict[int, Message] = {}
         self.acknowledged: list[str] = []
+        self.sought: list[tuple[int, int]] = []
         self.done: list[str] = []
         self.lost: list[str] = []
         self.registry = CollectorRegistry()
@@ -95,6 +96,7 @@ class Bench:
         return
 
     async def read_stretch(self, first: int, end: int) -> tuple[list[Message], int]:
+        self.sought.append((first, end))
         return [self.topic[n] for n in range(first, end) if n in self.topic], end
 
     async def give(self, *messages: Message, name: str = "") -> None:
@@ -152,6 +154,15 @@ async def test_what_was_passed_over_is_read_from_the_topic_and_added_once() -> N
     await bench.totalling.tell()
     assert bench.told()[0] == (10, 6, False)
     assert bench.registry.get_sample_value("meter_reread_messages_total") == 3
+
+
+async def test_the_first_usage_of_a_partition_that_was_always_quiet_misses_nothing() -> None:
+    bench = Bench()
+    await bench.give(message(0, mark(-1)), message(1, mark(-1, at_s=1)))
+    await bench.give(message(3, mark(1, at_s=2), requests(1)))
+    assert bench.sought == []
+    await bench.give(message(9, mark(3, at_s=3), requests(1)))
+    assert bench.sought == [(4, 9)]
 
 
 async def test_the_marks_of_a_quiet_partition_have_no_number_and_none_is_missed() -> None:
