@@ -92,7 +92,7 @@ def check_disk(folder: Path, free_bytes: int) -> Check:
         "disk",
         free_bytes >= _LEAST_DISK_BYTES,
         f"{free_bytes / GIB:.1f} GiB free for {folder}",
-        f"{_LEAST_DISK_BYTES // GIB} GiB: another --folder, or make room",
+        f"{_LEAST_DISK_BYTES // GIB} GiB: another --dir, or make room",
     )
 
 

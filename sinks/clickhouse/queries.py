@@ -66,6 +66,27 @@ def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
     return UnitCost(*row[:8], *quotients)
 
 
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """Usage without a price: the price book has none for this accelerator in this region."""
+
+    tenant: str
+    model: str
+    accelerator: str
+    region: str
+    requests: int
+    gpu_seconds: float
+
+
+_UNPRICED = """
+SELECT tenant, model, accelerator, region, count() AS requests, sum(gpu_ns) / 1e9 AS gpu_seconds
+FROM cost_requests
+WHERE pricing_status != 'priced' AND time >= fromUnixTimestamp64Milli({since_ms:Int64})
+GROUP BY tenant, model, accelerator, region
+ORDER BY gpu_seconds DESC, tenant, model, accelerator, region
+"""
+
+
 class ClickHouseReader:
     """One connection for questions. Errors of ClickHouse come as QueryFailed."""
 
@@ -84,9 +105,14 @@ class ClickHouseReader:
         return [tuple(row) for row in found]
 
     def raw(self, sql: str, output_format: str) -> bytes:
-        """The answer as ClickHouse writes it in ``output_format``."""
+        """The answer as ClickHouse writes it, in ``output_format`` where the statement names none.
+
+        The format goes in a header: behind the statement it would show in errors of syntax.
+        """
         try:
-            answer = self._client.raw_query(sql, fmt=output_format)
+            answer = self._client.raw_query(
+                sql, transport_settings={"X-ClickHouse-Format": output_format}
+            )
         except (ClickHouseError, OSError) as exc:
             raise QueryFailed(f"ClickHouse at {self._target.url}: {reason_of(exc)}") from exc
         return answer if isinstance(answer, bytes) else str(answer).encode()
@@ -105,6 +131,10 @@ class ClickHouseReader:
         """Per tenant and model, the dearest first."""
         parameters = {"prefix": prefix, "since_ms": since_ms}
         return [_unit_cost(row) for row in self.rows(_UNIT_COSTS, parameters)]
+
+    def unpriced(self, since_ms: int = 0) -> list[Unpriced]:
+        """What has no price, by what a price would have to be for; the most GPU time first."""
+        return [Unpriced(*row) for row in self.rows(_UNPRICED, {"since_ms": since_ms})]
 
     def requests_in_open_windows(self, since_ms: int) -> int:
         """Stored requests that no final 10 s window has counted yet; ``since_ms`` is rounded down

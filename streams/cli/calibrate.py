@@ -6,20 +6,19 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from metering.calibration import COSTS
-from metering.calibrations import read_calibrations, write_calibrations
 from metering.errors import MeteringError
 from metering.figures import figure
-from sinks.clickhouse.calibration import measured_batches
-from sinks.clickhouse.queries import ClickHouseReader
-from streams.calibrate import Fitted, fit_all, record
-from streams.cli.common import dir_option, explain_absence, json_option, running_settings
-from streams.targets import clickhouse_target
+from streams.cli.common import Seconds, dir_option, explain_absence, json_option, running_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streams.calibrate import Fitted
 
 FILE_NAME = "calibration.toml"
 
@@ -33,9 +32,17 @@ FILE_NAME = "calibration.toml"
     show_default=True,
     help="The rule whose coefficients are fitted.",
 )
-@click.option("--last", "last_s", type=float, help="Only batches of the last so many seconds.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help=f"[default: DIR/{FILE_NAME}]"
+    "--last",
+    "last_s",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="Only batches of the last so many seconds.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"File that the fits are added to (default DIR/{FILE_NAME}).",
 )
 @click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option("--clickhouse", metavar="URL", help="Where the metered usage is.")
@@ -59,6 +66,12 @@ def calibrate(
     where there are too few batches, or where they don't tell one coefficient from another. Exits
     with 1 if nothing could be fitted, or not what --model names.
     """
+    from metering.calibrations import read_calibrations, write_calibrations
+    from sinks.clickhouse.calibration import measured_batches
+    from sinks.clickhouse.queries import ClickHouseReader
+    from streams.calibrate import fit_all, record
+    from streams.targets import clickhouse_target
+
     now = datetime.now(UTC)
     path = folder / FILE_NAME if out is None else out
     book = read_calibrations(path)
@@ -87,40 +100,49 @@ def calibrate(
 
 
 def _show(results: list[Fitted], written: Path | None) -> None:
-    table = Table(title="calibrated", title_justify="left")
-    names = ("model", "accelerator", "batches", "outliers", "R²", "robust R²", "coefficient", "µs")
-    for name in (*names, "± 95 %"):
-        table.add_column(name, justify="left" if name in ("model", "accelerator") else "right")
+    from rich.console import Console
+
+    console = Console()
     for result in results:
         if result.fit is None:
             continue
-        fit = result.fit
-        head = [
-            result.model,
-            result.accelerator,
-            f"{fit.batches:,}",
-            f"{fit.outliers:,}",
-            _number(fit.r_squared),
-            _number(fit.robust_r_squared),
-        ]
-        for name, coefficient in fit.coefficients.items():
-            half = (
-                "nothing of it"
-                if coefficient.stderr_ps is None
-                else figure(coefficient.half_width_ps / 1e6, decimals=3)
-            )
-            table.add_row(
-                *head, name.removesuffix("_ps"), figure(coefficient.ps / 1e6, decimals=3), half
-            )
-            head = [""] * len(head)
-    if table.row_count:
-        Console().print(table)
+        click.echo(f"{result.model} on {result.accelerator}")
+        click.echo(f"  {quality(result)}")
+        console.print(_coefficients(result))
     for result in results:
         if result.fit is None:
             click.echo(f"✗ {result.model} on {result.accelerator}: {result.refusal}")
     if written is not None:
         version = next(r.version for r in results if r.fit is not None)
         click.echo(f"version {version} in {written}; servers take it by METER_CALIBRATION")
+
+
+def quality(result: Fitted) -> str:
+    """How good a fit is, on one line."""
+    fit = result.fit
+    if fit is None:
+        return ""
+    outliers = f"{fit.outliers:,} outlier{'s' * (fit.outliers != 1)}"
+    r_squared, robust = _number(fit.r_squared), _number(fit.robust_r_squared)
+    return f"{fit.batches:,} batches, {outliers}, R² {r_squared}, robust R² {robust}"
+
+
+def _coefficients(result: Fitted) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("  coefficient", "µs", "± 95 %"):
+        table.add_column(name, justify="right" if name != "  coefficient" else "left")
+    for name, coefficient in result.fit.coefficients.items() if result.fit is not None else ():
+        half = (
+            "nothing of it"
+            if coefficient.stderr_ps is None
+            else figure(coefficient.half_width_ps / 1e6, decimals=3)
+        )
+        table.add_row(
+            f"  {name.removesuffix('_ps')}", figure(coefficient.ps / 1e6, decimals=3), half
+        )
+    return table
 
 
 def _number(value: float | None) -> str:

@@ -5,19 +5,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.text import Text
 
 from metering.errors import MeteringError
-from streams.settings import Settings
-from streams.stack.running import beside_grpc, find_running
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULT_FOLDER = Path(".meter")
+MOST_SECONDS = 10 * 366 * 86_400
+
+
+class Seconds(click.ParamType):
+    """A number of seconds above 0, and at most ten years."""
+
+    name = "seconds"
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | int:
+        try:
+            number = int(value) if self._whole else float(value)
+        except (TypeError, ValueError):
+            kind = "a whole number" if self._whole else "a number"
+            self.fail(f"{value!r} is not {kind} of seconds", param, ctx)
+        if not 0 < number <= MOST_SECONDS:
+            self.fail(f"{value}: want more than 0 seconds, and at most ten years", param, ctx)
+        return number
 
 
 def dir_option(default: Path = DEFAULT_FOLDER) -> Callable[[Function], Function]:
@@ -71,6 +92,9 @@ def running_settings(
     Raises:
         StackError: ``triton`` is not HOST:PORT.
     """
+    from streams.settings import Settings
+    from streams.stack.running import beside_grpc, find_running
+
     base = Settings.from_env()
     found = find_running(folder)
     changes: dict[str, Any] = {}
@@ -94,6 +118,8 @@ def running_settings(
 
 def explain_absence(folder: Path, exc: MeteringError) -> MeteringError:
     """Adds what to do when nothing answers and no stack was found."""
+    from streams.stack.running import find_running
+
     if find_running(folder) is not None:
         return exc
     return MeteringError(
@@ -106,10 +132,14 @@ class Narrator:
     """Lines with the seconds since the start, on stderr, so that stdout is the answer alone."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self.console = Console(stderr=True, highlight=False)
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
         """A line is never broken and never read as markup: it may have a path in it."""
+        from rich.text import Text
+
         line = Text.assemble((f"{time.monotonic() - self._began:6.1f} s", "dim"), "  ", text)
         self.console.print(line, soft_wrap=True)

@@ -8,20 +8,18 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from metering.errors import MeteringError
-from streams.cli.common import Narrator, dir_option, existing_options, json_option
-from streams.demo.render import show
-from streams.demo.run import DemoOptions, Watcher, run_demo
-from streams.replay.load_result import Progress
-from streams.replay.scenario import Incident
-from streams.stack.running import find_running
+from streams.cli.common import Narrator, Seconds, dir_option, existing_options, json_option
+from streams.replay.scenario import INCIDENTS, Incident
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from streams.replay.load_result import Progress
 
 DEMO_FOLDER = Path("build/demo")
 KILLABLE = ("worker", "shipper", "detector", "clickhouse", "kafka")
@@ -32,18 +30,32 @@ MARK = "made-by-meter-demo"
 @click.command(short_help="Traffic, an incident, and a report.")
 @click.option(
     "--incident",
-    type=click.Choice(get_args(Incident)),
+    type=click.Choice(INCIDENTS),
     default="long-prompts",
     show_default=True,
     help="What goes wrong after the calm.",
 )
 @click.option(
-    "--calm", "calm_s", type=float, default=65.0, show_default=True, help="Seconds of it."
+    "--calm",
+    "calm_s",
+    type=Seconds(),
+    metavar="SECONDS",
+    default=65.0,
+    show_default=True,
+    help="How long traffic is calm.",
 )
 @click.option(
-    "--trouble", "incident_s", type=float, default=35.0, show_default=True, help="Seconds of it."
+    "--trouble",
+    "incident_s",
+    type=Seconds(),
+    metavar="SECONDS",
+    default=35.0,
+    show_default=True,
+    help="How long the incident takes.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the traffic.")
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Seed of the random generator."
+)
 @click.option("--kill", type=click.Choice(KILLABLE), help="kill -9 this process in the middle.")
 @dir_option(DEMO_FOLDER)
 @existing_options
@@ -66,9 +78,27 @@ def demo(
 
     Exits with 1 if anything does not add up.
     """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    from streams.demo.render import show
+    from streams.demo.run import DemoOptions, Watcher, run_demo
+    from streams.stack.checks import check_addresses
+    from streams.stack.config import StackConfig
+
+    check_addresses(StackConfig(folder, kafka=kafka, clickhouse=clickhouse, triton=triton))
     empty(folder)
     options = DemoOptions(
-        folder, incident, calm_s, incident_s, seed, kill, kafka, clickhouse, triton
+        folder,
+        incident,
+        calm_s,
+        incident_s,
+        seed,
+        kill,
+        kafka,
+        clickhouse,
+        triton,
     )
     narrator = Narrator()
     bar = Bar(
@@ -95,6 +125,8 @@ def empty(folder: Path) -> None:
     Raises:
         MeteringError: a stack runs there, or the folder holds something else.
     """
+    from streams.stack.running import find_running
+
     if find_running(folder) is not None:
         raise MeteringError(f"a stack runs in {folder}: stop it, or name another --dir")
     if folder.exists() and any(folder.iterdir()):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from metering.errors import MeteringError
 from metering.figures import figure
-from sinks.clickhouse.queries import ClickHouseReader, UnitCost
-from streams.cli.common import dir_option, explain_absence, json_option, running_settings
-from streams.targets import clickhouse_target
+from streams.cli.common import Seconds, dir_option, explain_absence, json_option, running_settings
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from sinks.clickhouse.queries import ClickHouseReader, UnitCost, Unpriced
 
 EVERY_S = 1.0
 
@@ -25,27 +29,42 @@ EVERY_S = 1.0
 @click.command(short_help="Unit costs, live.")
 @dir_option()
 @click.option("--clickhouse", metavar="URL", help="Ask this ClickHouse.")
-@click.option("--last", "last_s", type=int, default=60, show_default=True, help="Seconds back.")
+@click.option(
+    "--last",
+    "last_s",
+    type=Seconds(whole=True),
+    metavar="SECONDS",
+    default=60,
+    show_default=True,
+    help="How far back.",
+)
 @click.option("--once", is_flag=True, help="Print the table once, and end.")
 @json_option
 def top(folder: Path, clickhouse: str | None, last_s: int, once: bool, as_json: bool) -> None:
-    """Unit costs of the last minute per tenant and model, live, the dearest first."""
+    """Unit costs of the last minute per tenant and model, live, the dearest first.
+
+    Usage that the price book has no price for is shown apart, with what is missing.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from sinks.clickhouse.queries import ClickHouseReader
+    from streams.targets import clickhouse_target
+
     settings = running_settings(folder, clickhouse=clickhouse)
+    book = settings.price_book
     try:
         reader = ClickHouseReader(clickhouse_target(settings))
         if as_json:
-            costs = reader.unit_costs(since_ms=_since_ms(last_s))
-            click.echo(json.dumps([_plain(cost) for cost in costs], indent=2))
+            click.echo(json.dumps(_as_json(*_asked(reader, last_s)), indent=2))
             return
         console = Console()
         if once:
-            console.print(table(reader.unit_costs(since_ms=_since_ms(last_s)), last_s))
+            console.print(shown(*_asked(reader, last_s), last_s, book))
             return
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(
-                    table(reader.unit_costs(since_ms=_since_ms(last_s)), last_s), refresh=True
-                )
+                live.update(shown(*_asked(reader, last_s), last_s, book), refresh=True)
                 time.sleep(EVERY_S)
     except KeyboardInterrupt:
         return
@@ -53,8 +72,57 @@ def top(folder: Path, clickhouse: str | None, last_s: int, once: bool, as_json: 
         raise explain_absence(folder, exc) from exc
 
 
-def table(costs: list[UnitCost], last_s: int) -> Table:
+def _asked(reader: ClickHouseReader, last_s: int) -> tuple[list[UnitCost], list[Unpriced]]:
+    since_ms = time.time_ns() // 10**6 - last_s * 1000
+    return reader.unit_costs(since_ms=since_ms), reader.unpriced(since_ms=since_ms)
+
+
+def shown(
+    costs: list[UnitCost], unpriced: list[Unpriced], last_s: int, price_book: Path
+) -> RenderableType:
+    """The table, and below it what has no price and why."""
+    from rich.console import Group
+    from rich.text import Text
+
+    if not costs:
+        return Text(f"no request in the last {last_s} s")
+    lines: list[RenderableType] = [Text(line) for line in why_unpriced(unpriced, price_book)]
+    return Group(table(costs, last_s, unpriced), *lines)
+
+
+def why_unpriced(unpriced: list[Unpriced], price_book: Path) -> list[str]:
+    """Sentences: how much, and what is missing; none where everything has a price."""
+    if not unpriced:
+        return []
+    by_reason: dict[str, list[Unpriced]] = defaultdict(list)
+    for one in unpriced:
+        by_reason[_reason(one)].append(one)
+    lines = [f"{_amount(unpriced)} have no price and are in no cost above:"]
+    lines += [f"  {_amount(some)}: {reason}" for reason, some in by_reason.items()]
+    lines.append(f"Prices are in {price_book}, which is read again when it changes.")
+    return lines
+
+
+def _reason(one: Unpriced) -> str:
+    if not one.accelerator:
+        return f"model {one.model} names no accelerator in its config.pbtxt"
+    return f"no price of accelerator {one.accelerator!r} in region {one.region!r}"
+
+
+def _amount(unpriced: list[Unpriced]) -> str:
+    requests = sum(one.requests for one in unpriced)
+    seconds = sum(one.gpu_seconds for one in unpriced)
+    return f"{requests:,} request{'s' * (requests != 1)} ({seconds:,.2f} GPU s)"
+
+
+def table(costs: list[UnitCost], last_s: int, unpriced: Sequence[Unpriced] = ()) -> Table:
     """One row per tenant and model; USD/h is the spend of the last ``last_s`` as an hourly rate."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    without: Counter[tuple[str, str]] = Counter()
+    for one in unpriced:
+        without[one.tenant, one.model] += one.requests
     shown = Table(
         title=f"the last {last_s} s",
         title_justify="left",
@@ -66,10 +134,12 @@ def table(costs: list[UnitCost], last_s: int) -> Table:
         shown.add_column(name, no_wrap=True)
     for name in ("req/s", "in/s", "out/s", "batch", "USD/h", "$/1M in", "$/1M out"):
         shown.add_column(name, justify="right", no_wrap=True)
+    if without:
+        shown.add_column("unpriced", justify="right", no_wrap=True)
     for cost in costs:
-        shown.add_row(
-            cost.tenant,
-            cost.model,
+        row = (
+            escape(cost.tenant),
+            escape(cost.model),
             figure(cost.requests / last_s, decimals=1),
             figure(cost.input_tokens / last_s),
             figure(cost.output_tokens / last_s),
@@ -78,6 +148,10 @@ def table(costs: list[UnitCost], last_s: int) -> Table:
             _money(cost.usd_per_million_input_tokens),
             _money(cost.usd_per_million_output_tokens),
         )
+        lacking = without[cost.tenant, cost.model]
+        if lacking == cost.requests:  # no cost is known
+            row = (*row[:6], "–", *row[7:])
+        shown.add_row(*row, *([f"{lacking:,}"] if without else []))
     return shown
 
 
@@ -85,8 +159,24 @@ def _money(amount: Decimal | None) -> str:
     return "–" if amount is None else figure(amount, digits=3)
 
 
-def _since_ms(last_s: int) -> int:
-    return time.time_ns() // 10**6 - last_s * 1000
+def _as_json(costs: list[UnitCost], unpriced: list[Unpriced]) -> list[dict[str, object]]:
+    """Each cohort with what of it has no price."""
+    return [
+        {
+            **_plain(cost),
+            "unpriced": [
+                {
+                    "accelerator": one.accelerator,
+                    "region": one.region,
+                    "requests": one.requests,
+                    "gpu_seconds": one.gpu_seconds,
+                }
+                for one in unpriced
+                if (one.tenant, one.model) == (cost.tenant, cost.model)
+            ],
+        }
+        for cost in costs
+    ]
 
 
 def _plain(cost: UnitCost) -> dict[str, object]:

@@ -7,15 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from metering.errors import MeteringError
 from streams.cli.common import dir_option, explain_absence, json_option, running_settings
-from streams.contract.asyncapi import asyncapi_document
-from streams.contract.schemas import topic_schemas
-from streams.stack.topics_admin import apply_topics
-from streams.topics_plan import TopicPlan, with_partitions
+
+if TYPE_CHECKING:
+    from streams.topics_plan import TopicPlan
 
 
 @click.group(short_help="The Kafka topics: make them, check them, describe them.")
@@ -59,6 +59,12 @@ def apply(
     they differ, and partitions are added where there are too few; no data is deleted, no partition
     taken away, and no other config touched. What can't be put right in this way is said, and left.
     """
+    from streams.stack.checks import brokers
+    from streams.stack.topics_admin import apply_topics
+    from streams.topics_plan import with_partitions
+
+    if kafka is not None:
+        brokers("--kafka", kafka)
     wanted = with_partitions(dict(_override(text) for text in overrides))
     settings = running_settings(folder)
     if kafka is not None:
@@ -87,6 +93,8 @@ def asyncapi() -> None:
 
     It stands in docs/asyncapi.json.
     """
+    from streams.contract.asyncapi import asyncapi_document
+
     click.echo(as_text(asyncapi_document()), nl=False)
 
 
@@ -96,6 +104,8 @@ def schemas() -> None:
 
     Those of the last release stand in docs/schemas/released.json.
     """
+    from streams.contract.schemas import topic_schemas
+
     click.echo(as_text(topic_schemas()), nl=False)
 
 
@@ -106,7 +116,7 @@ def as_text(document: object) -> str:
 
 def _override(text: str) -> tuple[str, int]:
     name, _, count = text.rpartition("=")
-    if not name or not count.isdecimal():
+    if not name or not (count.isascii() and count.isdecimal() and 0 < int(count[:9]) < 10**6):
         raise click.BadParameter(f"{text!r}: TOPIC=N is wanted", param_hint="--partitions")
     return name, int(count)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,8 +20,9 @@ from streams.cli.common import (
     json_option,
     models_option,
 )
-from streams.stack.config import Endpoints, StackConfig
-from streams.stack.stack import Stack
+
+if TYPE_CHECKING:
+    from streams.stack.config import Endpoints, StackConfig
 
 
 @click.command(short_help="The whole stack on this machine, until Ctrl-C.")
@@ -51,6 +54,8 @@ def up(
     of streams/settings.py. The stack's own processes are where --kafka, --clickhouse and --triton
     say, not where METER_KAFKA, METER_CLICKHOUSE and METER_TRITON_GRPC do.
     """
+    from streams.stack.config import StackConfig
+
     for text in own_addresses(os.environ, kafka, clickhouse, triton):
         click.echo(f"meter: {text}", err=True)
     config = StackConfig(
@@ -78,6 +83,8 @@ def own_addresses(
 
 
 async def _run(config: StackConfig, as_json: bool) -> None:
+    from streams.stack.stack import Stack
+
     narrator = Narrator()
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -109,6 +116,7 @@ async def _run(config: StackConfig, as_json: bool) -> None:
 
 
 def _tell(endpoints: Endpoints) -> None:
+    folder = shlex.quote(str(endpoints.folder))
     click.echo(
         f"""
   Triton      http://{endpoints.triton_http}   gRPC {endpoints.triton_grpc}
@@ -117,7 +125,7 @@ def _tell(endpoints: Endpoints) -> None:
   prices      {endpoints.price_book}
   logs        {endpoints.folder / "logs"}
 
-  Ask it:     meter sql --dir {endpoints.folder} "SELECT tenant, sum(cost_usd) ..."
+  Ask it:     meter sql --dir {folder} "SELECT tenant, sum(cost_usd) ..."
   Stop it:    Ctrl-C
 """
     )

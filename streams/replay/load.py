@@ -26,6 +26,7 @@ from streams.replay.plan import InvalidPlan, PlannedRequest, TextPrompt, TextToE
 
 PROGRESS_EVERY_S = 0.5
 _BURST_AT_MOST = 1024
+_LAST_ANSWERS_S = 2.0
 _CHANNEL_OPTIONS = (
     # A connection of its own, which does not wait minutes for a server that is back.
     ("grpc.use_local_subchannel_pool", 1),
@@ -58,6 +59,7 @@ async def drive(
     max_in_flight: int,
     timeout_s: float,
     on_progress: Callable[[Progress], None] | None = None,
+    stop: asyncio.Event | None = None,
 ) -> LoadResult:
     """Send every request at its ``at_s`` after the start, or as soon after as can be.
 
@@ -65,7 +67,8 @@ async def drive(
     sent again: with ``max_in_flight`` requests unanswered the next one waits, and the delay
     shows in ``max_lag_s``. An error, a timeout after ``timeout_s`` and an answer that lacks its
     token counts are counted as failures. ``on_progress`` is called twice a second and at the
-    end, in the event loop.
+    end, in the event loop. When ``stop`` is set, no more is sent, and what is not answered within
+    two seconds is given up.
 
     Raises:
         InvalidPlan: ``max_in_flight`` or ``timeout_s`` is not above 0.
@@ -77,7 +80,7 @@ async def drive(
     async with grpc.aio.insecure_channel(triton, options=_CHANNEL_OPTIONS) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         load = _Load(stub.ModelInfer, max_in_flight, timeout_s)
-        return await load.run(requests, on_progress)
+        return await load.run(requests, on_progress, stop)
 
 
 class _Load:
@@ -100,18 +103,29 @@ class _Load:
         self._last: PlannedRequest | None = None
 
     async def run(
-        self, requests: Iterable[PlannedRequest], on_progress: Callable[[Progress], None] | None
+        self,
+        requests: Iterable[PlannedRequest],
+        on_progress: Callable[[Progress], None] | None,
+        stop: asyncio.Event | None,
     ) -> LoadResult:
+        interrupted = False
+        stopping = asyncio.create_task((stop or asyncio.Event()).wait())
         sender = asyncio.create_task(self._send_all(requests))
         reporter = asyncio.create_task(self._report(on_progress))
         try:
             # Only the sender ends by itself; the others end by an error, which is raised here.
-            await asyncio.wait({sender, reporter, self._crash}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {sender, reporter, self._crash, stopping}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done() and not sender.done():
+                sender.cancel()
+                if self._waiting:
+                    await asyncio.wait(set(self._waiting), timeout=_LAST_ANSWERS_S)
+                interrupted = True
             for ended in (self._crash, reporter, sender):
-                if ended.done():
+                if ended.done() and not ended.cancelled():
                     ended.result()
         finally:
-            rest = [sender, reporter, *self._waiting]
+            rest = [sender, reporter, stopping, *self._waiting]
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
@@ -125,6 +139,7 @@ class _Load:
             latency_p99_s=p99,
             sent_s=self._sent_s,
             latencies_s=self._latencies_s,
+            interrupted=interrupted,
             max_lag_s=self._max_lag_s,
             elapsed_s=time.monotonic() - self._started,
         )
@@ -157,6 +172,9 @@ class _Load:
         try:
             answer = await call
             counts = _reported(answer, _COUNTS[type(request.inputs)])
+        except asyncio.CancelledError:
+            self._fail(request, "CANCELLED", "the load was stopped")
+            raise
         except grpc.aio.AioRpcError as exc:
             self._fail(request, exc.code().name, exc.details() or "")
         except _UnusableAnswer as exc:
@@ -174,7 +192,7 @@ class _Load:
 
     def _fail(self, request: PlannedRequest, code: str, message: str) -> None:
         self._failed += 1
-        self._failures.add(code, message)
+        self._failures.add(code, message, request.request_id)
         self._tallies[_cohort(request)] += Tally(sent=1, failed=1)
 
     def _over(self, task: asyncio.Task[None]) -> None:
@@ -199,6 +217,7 @@ class _Load:
             failed=self._failed,
             in_flight=len(self._waiting),
             lag_s=self._lag_s,
+            worst=next(iter(self._failures.by_reason()), "") if self._failed else "",
         )
 
 

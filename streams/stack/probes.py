@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 
 import aiohttp
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from streams.stack.recipe import Probe, Watch
 
@@ -81,6 +79,8 @@ async def _asked(url: str) -> tuple[int | None, str]:
 
 def kafka_answers(address: str) -> Probe:
     """Ready when the broker has registered itself: it is in the metadata that it gives out."""
+    from aiokafka.admin import AIOKafkaAdminClient  # noqa: PLC0415  not for meter doctor
+    from aiokafka.errors import KafkaError  # noqa: PLC0415
 
     async def ready() -> bool:
         if not await _port_open(address):

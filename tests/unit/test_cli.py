@@ -18,7 +18,7 @@ from streams.cli import main
 from streams.cli.common import running_settings
 from streams.cli.demo import MARK, empty
 from streams.cli.main import COMMANDS as COMMANDS_OF_METER
-from streams.cli.main import command_of, meter
+from streams.cli.main import SUMMARIES, command_of, meter
 from streams.stack.config import Endpoints
 from streams.stack.groups import read_process
 from streams.stack.running import ENDPOINTS_FILE
@@ -104,6 +104,58 @@ def test_every_command_explains_itself_and_each_of_its_options(command: str, fla
 def test_every_command_takes_its_folder_and_json(command: str) -> None:
     options = {o for p in LEAVES[command].params for o in p.opts}
     assert {"--dir", "--json"} <= options or command in DOCUMENTS
+
+
+def test_the_list_of_commands_says_of_each_what_it_says_of_itself() -> None:
+    assert {name: command.short_help for name, command in ALL.items()} == SUMMARIES
+
+
+HEAVY = {
+    "faust",
+    "river",
+    "tritonclient",
+    "pyarrow",
+    "aiokafka",
+    "chdb",
+    "numpy",
+    "grpc",
+    "aiohttp",
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "needed"),
+    [
+        (["--help"], set()),
+        (["sql", "--help"], set()),
+        (["top", "--help"], set()),
+        (["topics", "--help"], set()),
+        (["topics", "apply", "--help"], set()),
+        (["replay", "--help"], set()),
+        (["up", "--help"], set()),
+        (["demo", "--help"], set()),
+        (["doctor", "--help"], set()),
+        (["sql", "SELECT 1"], set()),
+        (["top", "--once"], set()),
+        (["topics", "asyncapi"], {"numpy"}),
+        (["topics", "schemas"], {"numpy"}),
+    ],
+    ids=" ".join,
+)
+def test_a_command_imports_no_vendor_that_it_does_not_need(
+    args: list[str], needed: set[str]
+) -> None:
+    program = (
+        "import sys; from streams.cli import main; sys.argv[1:] = sys.argv[1:]\n"
+        "try: main()\n"
+        f"finally: print('IMPORTED', *sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("IMPORTED")]
+    assert set(line.split()[1:]) <= needed
 
 
 def test_the_version_is_shown() -> None:

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from metering.errors import InvalidTrace
 from streams.replay.load import drive
-from streams.replay.load_result import Cohort, LoadResult, Progress, Tally
+from streams.replay.load_result import Cohort, LoadResult, Progress, Tally, sentence
 from streams.replay.plan import InvalidPlan, PlannedRequest, TextPrompt, TextToEmbed, TokenPrompt
 
 
@@ -256,7 +256,8 @@ async def test_errors_are_counted_by_their_reason(triton: StandIn) -> None:
 
 async def test_reasons_are_told_apart_up_to_a_limit(triton: StandIn) -> None:
     async def each_its_own(arrival: Arrival, context: Any) -> None:
-        await context.abort(grpc.StatusCode.INTERNAL, f"{arrival.id} {'x' * 500}")
+        word = "".join(chr(ord("g") + int(digit)) for digit in arrival.id[2:])
+        await context.abort(grpc.StatusCode.INTERNAL, f"{word} {'x' * 500}")
 
     triton.before = each_its_own
     result = await _drive([_request(n) for n in range(100)], triton)
@@ -264,6 +265,46 @@ async def test_reasons_are_told_apart_up_to_a_limit(triton: StandIn) -> None:
     assert len(result.failures) == 21
     assert result.failures["INTERNAL: (other messages)"] == 80
     assert all(len(reason) <= 160 for reason in result.failures)
+
+
+async def test_reasons_that_differ_only_in_ids_and_numbers_are_one(triton: StandIn) -> None:
+    async def with_ids(arrival: Arrival, context: Any) -> None:
+        number = int(arrival.id[2:])
+        detail = f"[request id: {arrival.id}] {arrival.id} waited {number} ms at 0x{number:x}f0"
+        await context.abort(grpc.StatusCode.UNAVAILABLE, detail)
+
+    triton.before = with_ids
+    seen: list[Progress] = []
+    result = await drive(
+        [_request(n) for n in range(100)],
+        triton.address,
+        max_in_flight=256,
+        timeout_s=20,
+        on_progress=seen.append,
+    )
+    ((reason, count),) = result.failures.items()
+    assert count == 100
+    assert "r-" not in reason
+    assert (seen[-1].failed, seen[-1].worst) == (100, reason)
+    assert sentence(reason, 1200).startswith("1,200 requests failed: Triton could not be reached")
+
+
+async def test_a_load_that_is_stopped_says_what_was_answered_and_gives_up_the_rest(
+    triton: StandIn,
+) -> None:
+    stop = asyncio.Event()
+
+    async def the_second_hangs(arrival: Arrival, _context: Any) -> None:
+        if arrival.id == "r-1":
+            stop.set()
+            await asyncio.sleep(600)
+
+    triton.before = the_second_hangs
+    plan = [_request(0), _request(1), _request(2, at_s=3600.0)]
+    result = await drive(plan, triton.address, max_in_flight=8, timeout_s=600, stop=stop)
+    assert result.interrupted
+    assert (result.sent, result.answered, result.failed) == (2, 1, 1)
+    assert result.failures == {"CANCELLED: the load was stopped": 1}
 
 
 async def test_an_answer_that_does_not_come_in_time_is_a_failure(triton: StandIn) -> None:
