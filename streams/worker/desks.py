@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from aiokafka import TopicPartition
 
 from metering.errors import MeteringError
-from metering.ledger import Ledger, from_bytes
+from metering.ledger_records import ledger_of
 from metering.totals_records import totals_of
 from metering.window_rows import WindowRows
 from sinks.clickhouse.writer import ClickHouseWriter
@@ -92,8 +92,7 @@ class Desks:
                 f"{LEDGERS} has fewer partitions than {USAGE_BATCHES} ({partitions}): "
                 f"give it as many"
             )
-        stored = await read_state(self.settings, LEDGERS, number)
-        ledger = from_bytes(stored[b"ledger"]) if b"ledger" in stored else Ledger()
+        ledger = ledger_of(await read_state(self.settings, LEDGERS, number))
         log.info("usage, partition %d: counted to %d", number, ledger.counted_to)
 
         work = Pricing(

@@ -31,8 +31,8 @@ from metering.ledger import (
     lines_of,
     mark_of,
     take,
-    to_bytes,
 )
+from metering.ledger_records import changed_records
 from metering.lines import CostLines
 from metering.messages import Message
 from sinks.prometheus import WorkerMetrics
@@ -128,7 +128,10 @@ class Pricing:
         records = [
             *(refusal_record(r, self.partition) for r in decision.refusals),
             *additions_records(self._mark(), decision.additions, self._ways),
-            Record(LEDGERS, b"ledger", to_bytes(self._ledger), [], self.partition),
+            *(
+                Record(LEDGERS, key, value, [], self.partition)
+                for key, value in changed_records(self._ledger)
+            ),
         ]
         self._store(decision.lines)
         # Lines are much, and are made one by one as they are sent.
@@ -207,5 +210,4 @@ class Pricing:
         count_lines(metrics, decision.lines)
         partition = str(self.partition)
         metrics.counted_to.labels(partition).set(self._ledger.counted_to)
-        missing = sum(s.seen.missing for s in self._ledger.sources.values())
-        metrics.missing.labels(partition).set(missing)
+        metrics.missing.labels(partition).set(self._ledger.sources.missing)

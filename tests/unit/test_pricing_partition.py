@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from metering.additions import Additions, Mark, decode
 from metering.costs import CostLine
-from metering.ledger import Ledger, Policy, from_bytes
+from metering.ledger import Ledger, Policy
+from metering.ledger_records import ledger_of
 from metering.lines import CostLines
 from metering.messages import Message
 from metering.tenant_costs import lines_in
@@ -42,6 +43,7 @@ class Sinks:
         self.lines: list[CostLine] = []
         self.records: list[Record] = []
         self.ledgers: list[Ledger] = []
+        self.state: dict[bytes, bytes] = {}
 
     def store(self, lines: CostLines) -> None:
         self.journal.append("lines")
@@ -54,10 +56,10 @@ class Sinks:
             self.refuse["commit"] -= 1
             raise Lost("away")
         self.records += records
-        (ledger,) = [r for r in records if r.topic == LEDGERS]
-        assert (ledger.key, ledger.partition) == (b"ledger", 0)
-        assert ledger.value is not None
-        self.ledgers.append(from_bytes(ledger.value))
+        saved = [r for r in records if r.topic == LEDGERS]
+        assert {r.partition for r in saved} == {0}
+        self.state.update({r.key: r.value for r in saved if r.value is not None})
+        self.ledgers.append(ledger_of(self.state))
 
     def added(self) -> list[tuple[Mark, Additions]]:
         """Of one way and the other, one after the other."""
@@ -137,7 +139,7 @@ async def test_lines_go_to_the_store_and_all_the_rest_is_committed_at_once(
     assert bench.sinks.published_lines() == bench.sinks.lines
     assert bench.sinks.ledgers[0].counted_to == 1
     topics = [r.topic for r in bench.sinks.records]
-    assert topics == [COST_REQUESTS, ADDITIONS, ADDITIONS, LEDGERS]
+    assert topics == [COST_REQUESTS, ADDITIONS, ADDITIONS, LEDGERS, LEDGERS]
 
 
 async def test_what_can_not_be_committed_is_for_the_owner_to_begin_again(
