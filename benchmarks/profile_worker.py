@@ -96,6 +96,7 @@ class Worker:
             ledger=Ledger(),
             prices=PriceBookFile(book),
             store=self._writer.write_lines,
+            room=self._room,
             commit=self._commit,
             end_offset=self._end_offset,
             read_stretch=self._nothing,
@@ -130,6 +131,8 @@ class Worker:
 
     async def _write_rows(self, rows: WindowRows) -> None:
         self._writer.write_windows(rows)
+
+    async def _room(self) -> None: ...
 
     async def _end_offset(self, _partition: int) -> int | None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,10 +36,12 @@ from streams.worker.retries import until_written
 from streams.worker.stored_state import acknowledged_to, read_state
 from streams.worker.together import Together
 from streams.worker.totalling import Totalling
-from streams.worker.transaction import Transactions
+from streams.worker.transaction import Lost, Transactions
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 1.0
+"""While ClickHouse does not store, a partition may become another worker's."""
 Work = TypeVar("Work")
 
 
@@ -102,6 +105,7 @@ class Desks:
             ledger=ledger,
             prices=self.prices,
             store=partial(self.lines.put, number),
+            room=partial(self._room, number),
             commit=transactions.commit,
             end_offset=self.end_offset,
             read_stretch=partial(read_stretch, self.settings, USAGE_BATCHES, number),
@@ -111,6 +115,16 @@ class Desks:
             await acknowledged_to(self.settings, self.app_id, USAGE_BATCHES, number)
         )
         return Desk(work, transactions)
+
+    async def _room(self, number: int) -> None:
+        """Returns when not too many lines wait; Lost: the partition is another worker's by then."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    return await self.lines.room()
+            except TimeoutError:
+                if not self.is_mine(USAGE_BATCHES, number):
+                    raise Lost(f"{USAGE_BATCHES}, partition {number}, is another's") from None
 
     async def totalling(self, number: int) -> Desk[Totalling]:
         """Raises SinkUnavailable: Kafka does not answer."""

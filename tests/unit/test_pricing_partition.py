@@ -41,13 +41,19 @@ class Sinks:
         self.refuse = refuse
         self.journal: list[str] = []
         self.lines: list[CostLine] = []
+        self.waiting = self.most_waiting = 0
         self.records: list[Record] = []
         self.ledgers: list[Ledger] = []
         self.state: dict[bytes, bytes] = {}
 
     def store(self, lines: CostLines) -> None:
         self.journal.append("lines")
+        self.waiting += lines.count
         self.lines += lines
+
+    async def room(self) -> None:
+        self.most_waiting = max(self.most_waiting, self.waiting)
+        self.waiting = 0
 
     async def commit(self, made: Iterable[Record]) -> None:
         records = list(made)
@@ -96,6 +102,7 @@ class Bench:
             ledger=Ledger() if ledger is None else ledger,
             prices=PriceBookFile(self.book),
             store=self.sinks.store,
+            room=self.sinks.room,
             commit=self.sinks.commit,
             end_offset=self.end_offset,
             read_stretch=self.read_stretch,
