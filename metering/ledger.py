@@ -1,33 +1,28 @@
 """What the stream decides about usage messages: refuse, drop, price, count. No I/O.
 
-One ledger belongs to one partition of the usage topic. It is saved whole, in one record, together
-with everything that it decided; so it never speaks of what was not, and what it decided after the
-last save is decided again in the same way.
+One ledger belongs to one partition of the usage topic. What has changed in it is saved in one
+transaction with everything that it decided (``metering.ledger_records``); so it never speaks of
+what was not, and what it decided after the last save is decided again in the same way.
 """
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from metering.additions import NO_ADDITIONS, Additions, Mark
 from metering.counting import additions_of, too_late_for
-from metering.errors import MeteringError, UnreadableUsage
+from metering.errors import UnreadableUsage
 from metering.frame import Frame
 from metering.lines import NO_LINES, CostLines
 from metering.messages import Message, read
 from metering.prices import PriceBook
 from metering.pricing_columns import price
-from metering.sequences import SequenceSet
+from metering.sources import Sources
 from metering.watermark import Disorder, watermark
 from metering.windows import NS_PER_SECOND, WINDOW_SECONDS
-
-_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +59,10 @@ class Decision:
 
 
 @dataclass(slots=True)
-class Source:
-    """One emitting process: which of its batches were seen, its newest event time, and the
-    broker's stamp of its last message."""
-
-    seen: SequenceSet = field(default_factory=SequenceSet)
-    last_ns: int = 0
-    appended_ns: int = 0
-
-
-@dataclass(slots=True)
 class Ledger:
     """``takes`` counts what was sent of the takes of which something was decided."""
 
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
     watermark_ns: int = 0
     counted_to: int = -1
     takes: int = 0
@@ -110,12 +95,9 @@ def take(
         if _is_future(found.end_epoch_ns, message, policy):
             decision.refusals.append(_from_the_future(found.end_epoch_ns, message, policy))
             continue
-        source = ledger.sources.get(found.source)
-        if source is None:
-            source = ledger.sources[found.source] = Source()
-        if source.seen.add(found.sequence):
-            source.last_ns = max(source.last_ns, found.end_epoch_ns)
-            source.appended_ns = max(source.appended_ns, message.appended_ns)
+        if ledger.sources.see(
+            found.source, found.sequence, found.end_epoch_ns, message.appended_ns
+        ):
             accepted.append(place)
             reached_ns.append(ledger.watermark_ns)
             behind_ns = policy.disorder.lag_ns + policy.disorder.within_ns
@@ -132,7 +114,7 @@ def take(
     ledger.takes += 1
     ledger.last_arrival_ns = now_ns
     _move_watermark(ledger, policy)
-    _forget_sources(ledger, policy)
+    ledger.sources.forget(ledger.watermark_ns - policy.source_retention_ns)
     return decision
 
 
@@ -150,11 +132,8 @@ def lines_of(messages: Sequence[Message], book: PriceBook, policy: Policy) -> Co
 
 
 def _move_watermark(ledger: Ledger, policy: Policy) -> None:
-    ledger.watermark_ns = watermark(
-        ledger.watermark_ns,
-        ((s.last_ns, s.appended_ns) for s in ledger.sources.values()),
-        policy.disorder,
-    )
+    living = ledger.sources.living(policy.disorder.silence_ns)
+    ledger.watermark_ns = watermark(ledger.watermark_ns, living, policy.disorder)
 
 
 def _is_future(end_epoch_ns: int, message: Message, policy: Policy) -> bool:
@@ -194,12 +173,6 @@ def _count(
     ]
 
 
-def _forget_sources(ledger: Ledger, policy: Policy) -> None:
-    horizon = ledger.watermark_ns - policy.source_retention_ns
-    for name in [n for n, s in ledger.sources.items() if s.last_ns < horizon]:
-        del ledger.sources[name]
-
-
 def is_quiet(ledger: Ledger, policy: Policy, now_ns: int) -> bool:
     """Whether nothing has come for ``quiet_ns``."""
     return now_ns - ledger.last_arrival_ns > policy.quiet_ns
@@ -221,39 +194,3 @@ def mark_of(
         waits_ns = policy.disorder.within_ns + policy.quiet_ns
         closing_ns, sequence = max(closing_ns, idle_since_ns - waits_ns), -1
     return Mark(partition, partitions, sequence, ledger.counted_to, ledger.watermark_ns, closing_ns)
-
-
-def to_bytes(ledger: Ledger) -> bytes:
-    """The whole ledger in one record."""
-    document = {
-        "format": _FORMAT,
-        "watermark_ns": ledger.watermark_ns,
-        "counted_to": ledger.counted_to,
-        "takes": ledger.takes,
-        "last_arrival_ns": ledger.last_arrival_ns,
-        "sources": {
-            name: [s.last_ns, s.appended_ns, s.seen.intervals] for name, s in ledger.sources.items()
-        },
-    }
-    return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
-
-
-def from_bytes(raw: bytes) -> Ledger:
-    """What :func:`to_bytes` made.
-
-    Raises:
-        MeteringError: the record is of another format.
-    """
-    document: dict[str, Any] = json.loads(zlib.decompress(raw))
-    if document["format"] != _FORMAT:
-        raise MeteringError(f"ledger format {document['format']!r} is not {_FORMAT}")
-    return Ledger(
-        sources={
-            name: Source(SequenceSet([(a, b) for a, b in intervals]), last_ns, appended_ns)
-            for name, (last_ns, appended_ns, intervals) in document["sources"].items()
-        },
-        watermark_ns=document["watermark_ns"],
-        counted_to=document["counted_to"],
-        takes=document["takes"],
-        last_arrival_ns=document["last_arrival_ns"],
-    )

@@ -11,6 +11,11 @@ class SequenceSet:
     """Disjoint, ascending, never touching intervals ``[first, last]``; one if none is missing."""
 
     intervals: list[tuple[int, int]] = field(default_factory=list)
+    count: int = field(init=False)
+    """How many were seen."""
+
+    def __post_init__(self) -> None:
+        self.count = sum(last - first + 1 for first, last in self.intervals)
 
     def add(self, sequence: int) -> bool:
         """Note a sequence number; ``False`` says that it was there before."""
@@ -22,6 +27,7 @@ class SequenceSet:
             return False
         if at > 0 and runs[at - 1][1] >= sequence:
             return False
+        self.count += 1
         joins_left = at > 0 and runs[at - 1][1] == sequence - 1
         joins_right = at < len(runs) and runs[at][0] == sequence + 1
         if joins_left and joins_right:
@@ -37,7 +43,4 @@ class SequenceSet:
     @property
     def missing(self) -> int:
         """How many are absent between 0 and the largest that was seen."""
-        if not self.intervals:
-            return 0
-        seen = sum(last - first + 1 for first, last in self.intervals)
-        return self.intervals[-1][1] + 1 - seen
+        return self.intervals[-1][1] + 1 - self.count if self.intervals else 0

@@ -64,7 +64,7 @@ TOPICS: tuple[Topic, ...] = (
             "max.message.bytes": str(LARGEST_FRAME_BYTES + 64 * 1024),
         },
     ),
-    # One for each partition of usage: what is counted, in a record that replaces the one before.
+    # One for each partition of usage: what is counted, in a record for each source, and a head.
     Topic(LEDGERS, USAGE_PARTITIONS, _STATE),
     # By cohort. A week, as usage: a worker goes on where the totals end.
     Topic(

@@ -24,6 +24,8 @@ from faust.types.tuples import ack_lock
 from metering.messages import Message
 
 ENOUGH = 2_000
+ENOUGH_BYTES = 16 * 1024**2
+"""Of their values. A fetch more may come on top: 1 MiB of each partition, or one larger message."""
 ROOM_S = 0.02
 """So often is a queue looked at that had enough."""
 _value = itemgetter(1)
@@ -46,7 +48,7 @@ class BatchApp(faust.App):
 class BatchConsumer(driver.Consumer):
     """A queue gets ``(TP, Message)`` for what is handed over here, and Faust's events for the rest.
 
-    Nothing is fetched of a partition while its queue holds ``ENOUGH`` messages.
+    Nothing is fetched of a partition while its queue holds ``ENOUGH`` messages or ``ENOUGH_BYTES``.
     """
 
     app: BatchApp
@@ -96,7 +98,9 @@ class BatchConsumer(driver.Consumer):
 
     def _has_enough(self, tp: TP) -> bool:
         queue = self._queue_of(tp)
-        return queue is not None and queue.qsize() >= ENOUGH
+        if queue is None:
+            return False
+        return queue.qsize() >= ENOUGH or sum(map(_size_of, queue._queue)) >= ENOUGH_BYTES
 
     def _hand_over(self, tp: TP, records: Sequence[Any]) -> bool:
         """Whether it has; nothing is awaited, so nothing can come in between."""
@@ -152,6 +156,12 @@ class _CommittedOnly(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         return consumer
+
+
+def _size_of(item: Any) -> int:
+    """Of what waits in a queue: handed over here, or by Faust."""
+    value = item[1].value if type(item) is tuple else item.message.value
+    return len(value or b"")
 
 
 def _message(record: Any) -> Message:

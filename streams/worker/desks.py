@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Generic, TypeVar
 from aiokafka import TopicPartition
 
 from metering.errors import MeteringError
-from metering.ledger import Ledger, from_bytes
+from metering.ledger_records import ledger_of
 from metering.totals_records import totals_of
 from metering.window_rows import WindowRows
 from sinks.clickhouse.writer import ClickHouseWriter
@@ -36,10 +37,12 @@ from streams.worker.retries import until_written
 from streams.worker.stored_state import acknowledged_to, read_state
 from streams.worker.together import Together
 from streams.worker.totalling import Totalling, Untold
-from streams.worker.transaction import Transactions
+from streams.worker.transaction import Lost, Transactions
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 1.0
+"""While ClickHouse does not store, a partition may become another worker's."""
 Work = TypeVar("Work")
 
 
@@ -103,8 +106,7 @@ class Desks:
                 f"{LEDGERS} has fewer partitions than {USAGE_BATCHES} ({partitions}): "
                 f"give it as many"
             )
-        stored = await read_state(self.settings, LEDGERS, number)
-        ledger = from_bytes(stored[b"ledger"]) if b"ledger" in stored else Ledger()
+        ledger = ledger_of(await read_state(self.settings, LEDGERS, number))
         log.info("usage, partition %d: counted to %d", number, ledger.counted_to)
 
         work = Pricing(
@@ -114,6 +116,7 @@ class Desks:
             ledger=ledger,
             prices=self.prices,
             store=partial(self.lines.put, number),
+            room=partial(self._room, number),
             commit=transactions.commit,
             end_offset=self.end_offset,
             read_stretch=partial(read_stretch, self.settings, USAGE_BATCHES, number),
@@ -123,6 +126,16 @@ class Desks:
             await acknowledged_to(self.settings, self.app_id, USAGE_BATCHES, number)
         )
         return work
+
+    async def _room(self, number: int) -> None:
+        """Returns when not too many lines wait; Lost: the partition is another worker's by then."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    return await self.lines.room()
+            except TimeoutError:
+                if not self.is_mine(USAGE_BATCHES, number):
+                    raise Lost(f"{USAGE_BATCHES}, partition {number}, is another's") from None
 
     async def totalling(self, number: int) -> Desk[Totalling]:
         """Raises SinkUnavailable: Kafka does not answer."""

@@ -27,6 +27,7 @@ class Take:
         self.acked = False
         self.partition: int = tp.partition
         self.messages = messages
+        self.size = sum(len(message.value) for message in messages)
         self._tp = tp
         self._consumer = consumer
         open_: Any = consumer.unacked

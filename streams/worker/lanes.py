@@ -8,11 +8,14 @@ from typing import Any
 
 from streams.worker.intake import Take
 
+MOST_BYTES = 16 * 1024**2
+"""Of the messages that wait. One take more may come on top."""
+
 
 class Lanes:
     """``handle`` is called for a partition's takes, one call at a time in each partition.
 
-    No more than ``most`` messages wait: then ``put`` waits until there are fewer.
+    No more than ``most`` messages or ``MOST_BYTES`` wait: then ``put`` waits until there are fewer.
     """
 
     def __init__(self, handle: Callable[[int, list[Take]], Awaitable[None]], most: int) -> None:
@@ -29,13 +32,15 @@ class Lanes:
         if take.partition not in self._running:
             task = asyncio.create_task(self._run(take.partition))
             self._running[take.partition] = task
-        while self._count() >= self._most:
+        while self._is_full():
             self.was_full = True
             self._has_room.clear()
             await self._has_room.wait()
 
-    def _count(self) -> int:
-        return sum(len(take.messages) for takes in self._waiting.values() for take in takes)
+    def _is_full(self) -> bool:
+        waiting = [take for takes in self._waiting.values() for take in takes]
+        count = sum(len(take.messages) for take in waiting)
+        return count >= self._most or sum(take.size for take in waiting) >= MOST_BYTES
 
     async def _run(self, partition: int) -> None:
         try:

@@ -31,8 +31,8 @@ from metering.ledger import (
     lines_of,
     mark_of,
     take,
-    to_bytes,
 )
+from metering.ledger_records import changed_records
 from metering.lines import CostLines
 from metering.messages import Message
 from sinks.prometheus import WorkerMetrics
@@ -51,8 +51,12 @@ Store = Callable[[CostLines], None]
 EndOffset = Callable[[int], Awaitable[int | None]]
 """The offset that the next message of a partition will get, as the broker says just now; ``None``:
 nobody knows."""
+Room = Callable[[], Awaitable[None]]
+"""Returns when the store has room for the lines of another take; Lost: the partition is another's
+by then."""
 ReadStretch = Callable[[int, int], Awaitable[tuple[list[Message], int]]]
-"""Messages from one offset to before another, and the offset to go on from."""
+"""Messages from one offset to before another, not many bytes at once, and the offset to go on
+from."""
 STALLED_TICKS = 5
 """After so many in which nothing comes though something is there, it is read from the topic."""
 TAKE_BYTES = 8 * 1024**2
@@ -71,6 +75,7 @@ class Pricing:
         ledger: Ledger,
         prices: PriceBookFile,
         store: Store,
+        room: Room,
         commit: Commit,
         end_offset: EndOffset,
         read_stretch: ReadStretch,
@@ -83,6 +88,7 @@ class Pricing:
         self._ledger = ledger
         self._prices = prices
         self._store = store
+        self._room = room
         self._commit = commit
         self._end_offset = end_offset
         self._read_stretch = read_stretch
@@ -115,6 +121,7 @@ class Pricing:
         before they were stored."""
         end = self._ledger.counted_to + 1
         while first < end:
+            await self._room()
             messages, first = await self._read_stretch(first, end)
             lines = lines_of(messages, self._prices.book, self._policy)
             log.info("%d lines may not have been stored, and are stored again", lines.count)
@@ -123,6 +130,7 @@ class Pricing:
     async def _take(self, messages: Sequence[Message]) -> None:
         if not messages:
             return
+        await self._room()
         started = time.monotonic()
         self._prices.refresh()
         decision = take(self._ledger, messages, self._prices.book, self._policy, time.time_ns())
@@ -133,7 +141,10 @@ class Pricing:
         records = [
             *(refusal_record(r, self.partition) for r in decision.refusals),
             *additions_records(self._mark(), pieces),
-            Record(LEDGERS, b"ledger", to_bytes(self._ledger), [], self.partition),
+            *(
+                Record(LEDGERS, key, value, [], self.partition)
+                for key, value in changed_records(self._ledger)
+            ),
         ]
         self._store(decision.lines)
         # Lines are much, and are made one by one as they are sent.
@@ -222,5 +233,4 @@ class Pricing:
         count_lines(metrics, decision.lines)
         partition = str(self.partition)
         metrics.counted_to.labels(partition).set(self._ledger.counted_to)
-        missing = sum(s.seen.missing for s in self._ledger.sources.values())
-        metrics.missing.labels(partition).set(missing)
+        metrics.missing.labels(partition).set(self._ledger.sources.missing)

@@ -17,6 +17,8 @@ from sinks.outages import OUTAGES
 from streams.settings import Settings
 
 MOST_MESSAGES = 500
+MOST_BYTES = 8 * 1024**2
+"""Of the values of one stretch: as much as is decided about together."""
 POLL_MS = 500
 RETRY_S = 1.0
 
@@ -24,7 +26,8 @@ RETRY_S = 1.0
 async def read_stretch(
     settings: Settings, topic: str, partition: int, first: int, end: int
 ) -> tuple[list[Message], int]:
-    """Up to ``MOST_MESSAGES`` from the offsets ``first`` to before ``end``, and where to go on:
+    """Up to ``MOST_MESSAGES`` from the offsets ``first`` to before ``end``, of which all but the
+    last have fewer than ``MOST_BYTES``, and where to go on:
     ``end`` where there are no more, because the topic has deleted them or holds something else
     there. Waits for as long as Kafka is away.
     """
@@ -58,17 +61,17 @@ async def _read(
         begin = max(first, (await consumer.beginning_offsets([partition]))[partition])
         stop = min(end, (await consumer.end_offsets([partition]))[partition])
         found: list[Message] = []
+        size = 0
         if begin < stop:
             consumer.seek(partition, begin)
-        while begin < stop and len(found) < MOST_MESSAGES:
-            records = await consumer.getmany(
-                partition, timeout_ms=POLL_MS, max_records=MOST_MESSAGES - len(found)
-            )
-            found += [
-                Message(r.offset, r.timestamp * 10**6, r.value or b"", _headers(r.headers))
-                for r in records.get(partition, [])
-                if r.offset < stop
-            ]
+        while begin < stop and len(found) < MOST_MESSAGES and size < MOST_BYTES:
+            # One by one: nobody knows before how large the next one is.
+            records = await consumer.getmany(partition, timeout_ms=POLL_MS, max_records=1)
+            for r in records.get(partition, []):
+                if r.offset < stop:
+                    value = r.value or b""
+                    found.append(Message(r.offset, r.timestamp * 10**6, value, _headers(r.headers)))
+                    size += len(value)
             begin = await consumer.position(partition)
         return found, end if begin >= stop else begin
     finally:

@@ -8,7 +8,7 @@ between any two steps, before or after what they did became durable.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import given
@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from metering.additions import NO_ADDITIONS, decode, encode, split
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.costs import CostLine, WindowRow
-from metering.ledger import Ledger, Policy, from_bytes, mark_of, take, to_bytes
+from metering.ledger import Ledger, Policy, mark_of, take
+from metering.ledger_records import changed_records, ledger_of
 from metering.messages import Message
 from metering.prices import PriceBook, parse_price_book
 from metering.totals import Keeping, Totals, add, expected, forget, tell
-from metering.totals_records import changed_records, totals_of
+from metering.totals_records import changed_records as totals_records
+from metering.totals_records import totals_of
 from metering.usage import UsageBatch
 from metering.windows import WINDOW_SECONDS
 
@@ -56,6 +58,15 @@ def arrivals(draw: st.DrawFn) -> tuple[int, list[Arrival]]:
     return partitions, draw(st.permutations(sent + again))
 
 
+def keep(saved: dict[bytes, bytes], changed: Iterable[tuple[bytes, bytes | None]]) -> None:
+    """As a compacted topic does."""
+    for key, value in changed:
+        if value is None:
+            saved.pop(key, None)
+        else:
+            saved[key] = value
+
+
 @dataclass
 class Priced:
     """One partition: its topic, and what Kafka and ClickHouse have of it."""
@@ -64,7 +75,7 @@ class Priced:
     partitions: int
     topic: list[Message] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
-    saved: bytes = field(default_factory=lambda: to_bytes(Ledger()))
+    saved: dict[bytes, bytes] = field(default_factory=dict)
     at: int = 0
 
     def step(self, data: st.DataObject, stored: list[CostLine], ways: list[list[bytes]]) -> None:
@@ -81,10 +92,10 @@ class Priced:
                 parts = split(decision.additions, len(ways))
                 for way, part in zip(ways, parts, strict=True):
                     way.append(encode(mark, part))
-            self.saved = to_bytes(self.ledger)
+            keep(self.saved, changed_records(self.ledger))
             self.at += size
         if fate != "go on":
-            self.ledger = from_bytes(self.saved)
+            self.ledger = ledger_of(self.saved)
             # Offsets are committed later than ledgers are saved: some come again.
             self.at = data.draw(st.integers(0, self.at))
 
@@ -107,11 +118,7 @@ class Added:
         rows += tell(self.totals, data.draw(st.sampled_from([(), (10, 60), WINDOW_SECONDS])))
         if fate != "die before it is saved":
             forget(self.totals, KEEPING)
-            for key, value in changed_records(self.totals):
-                if value is None:
-                    del self.saved[key]
-                else:
-                    self.saved[key] = value
+            keep(self.saved, totals_records(self.totals))
             self.at += size
         if fate != "go on":
             self.totals = totals_of(self.saved)

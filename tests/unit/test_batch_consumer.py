@@ -12,7 +12,7 @@ from faust.types import TP
 from intervaltree import IntervalTree
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
-from streams.worker.batch_consumer import ENOUGH, BatchConsumer
+from streams.worker.batch_consumer import ENOUGH, ENOUGH_BYTES, BatchConsumer
 from streams.worker.intake import Take, takes
 
 USAGE = TP("usage", 0)
@@ -143,3 +143,13 @@ async def test_a_full_queue_is_not_fetched_for(consumer: Consumer) -> None:
     assert not consumer._has_enough(USAGE)
     consumer._hand_over(USAGE, [record(n) for n in range(ENOUGH)])
     assert consumer._has_enough(USAGE)
+
+
+async def test_nothing_is_fetched_while_large_messages_wait(consumer: Consumer) -> None:
+    large = SimpleNamespace(offset=0, timestamp=7, value=b" " * (ENOUGH_BYTES // 2), headers=())
+    assert consumer._hand_over(USAGE, [large])
+    assert not consumer._has_enough(USAGE)
+    consumer.queue.put_nowait(SimpleNamespace(message=large))  # of Faust's own
+    assert consumer._has_enough(USAGE)
+    await first_take(consumer, 1)
+    assert not consumer._has_enough(USAGE)

@@ -7,7 +7,7 @@ from typing import cast
 
 from metering.messages import Message
 from streams.worker.intake import Take
-from streams.worker.lanes import Lanes
+from streams.worker.lanes import MOST_BYTES, Lanes
 
 
 class Some:
@@ -16,6 +16,7 @@ class Some:
     def __init__(self, partition: int, *offsets: int) -> None:
         self.partition = partition
         self.messages = [Message(offset, 0, b"") for offset in offsets]
+        self.size = 0
 
 
 def take(partition: int, *offsets: int) -> Take:
@@ -65,3 +66,17 @@ async def test_whoever_puts_waits_while_too_many_do() -> None:
     await asyncio.wait_for(putting, 5)
     await asyncio.sleep(0.01)
     assert [n for _, offsets in handler.done for n in offsets] == [1, 2, 3, 4]
+
+
+async def test_no_more_bytes_wait_than_fit() -> None:
+    handler = Handler()
+    lanes = Lanes(handler, 1_000)
+    await lanes.put(take(0, 0))  # is handled
+    await asyncio.sleep(0)
+    large = take(0, 1)
+    large.size = MOST_BYTES
+    full = asyncio.create_task(lanes.put(large))
+    await asyncio.sleep(0.01)
+    assert not full.done()
+    handler.open[0].set()
+    await full
