@@ -19,6 +19,8 @@ class DeviceCapacity(Frozen):
 
     ``boot`` is the machine's boot: a sum begins anew with it. ``lost_ns`` is the part of
     ``busy_ns`` of batches whose process died in the middle. ``running``: batches just now.
+    ``board`` is the identity of the board that counts, so that two boards of one device are told
+    apart; empty where the sentinel is older than that. The board was read at ``read_ns``.
     """
 
     device: Label
@@ -29,6 +31,8 @@ class DeviceCapacity(Frozen):
     idle_ns: Count
     lost_ns: Count = 0
     running: Count
+    board: Label = ""
+    read_ns: EpochNs | None = None
 
     @model_validator(mode="after")
     def _wall_is_busy_and_idle(self) -> Self:
@@ -41,7 +45,8 @@ class DeviceCapacity(Frozen):
 
 class InstanceCapacity(Frozen):
     """One model instance since it began. ``busy_ns`` is its share of the device; ``idle_ns`` is
-    its wall time less its batches', ``batch_ns``, which overlap with those of its neighbours."""
+    its wall time less its batches', ``batch_ns``, which overlap with those of its neighbours. The
+    batch that runs is part of ``batch_ns`` as far as it has come."""
 
     source: Name
     model: Name

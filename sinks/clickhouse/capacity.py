@@ -15,7 +15,7 @@ from sinks.clickhouse.writer import ClickHouseWriter, Column
 Key = tuple[str, str]
 """Model and version."""
 
-_DEVICE = tuple(DeviceCapacity.model_fields)
+_DEVICE = tuple(f for f in DeviceCapacity.model_fields if f != "read_ns")
 _INSTANCE = tuple(f for f in InstanceCapacity.model_fields if f != "source")
 _STORED = """
 SELECT model,
@@ -119,6 +119,7 @@ def _common(beats: Sequence[CapacityHeartbeat]) -> list[Column]:
 def _device_columns(rows: Sequence[tuple[CapacityHeartbeat, DeviceCapacity]]) -> list[Column]:
     return [
         *_common([beat for beat, _ in rows]),
+        ("read", [b.time_ns if d.read_ns is None else d.read_ns for b, d in rows]),
         *((name, [getattr(device, name) for _, device in rows]) for name in _DEVICE),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,40 @@ async def test_a_device_is_told_of_while_it_is_there(tmp_path: Path) -> None:
     board.close()
     await watching.beat_once()
     assert registry.get_sample_value("meter_instance_executions", labels) is None
+
+
+async def test_an_instance_is_not_idle_while_a_batch_runs(tmp_path: Path) -> None:
+    watching = sentinel(tmp_path, Kafka(), CollectorRegistry())
+    board = Board.open(tmp_path, "cpu:0", "a chip", "h/b/1/tiny_0", "tiny")
+    idle = [(await watching.beat_once()).instances[0].idle_ns]
+    board.begin()
+    for _ in range(3):
+        (instance,) = (await watching.beat_once()).instances
+        assert instance.batch_ns + instance.idle_ns == instance.wall_ns
+        idle.append(instance.idle_ns)
+    assert idle[1] == idle[2] == idle[3] >= idle[0]
+    board.end()
+    board.close()
+
+
+async def test_a_heartbeat_names_the_board_and_when_it_was_read(tmp_path: Path) -> None:
+    """Two log folders with one device name have two boards; one that is made anew is another."""
+    folders, names = (tmp_path / "one", tmp_path / "two"), []
+    for folder in (*folders, folders[0]):
+        for path in folder.glob(".devices/*"):
+            path.unlink()
+        board = Board.open(folder, "cpu:0", "a chip", "h/b/1/tiny_0", "tiny")
+        watching = sentinel(folder, Kafka(), CollectorRegistry())
+        before_ns = time.time_ns()
+        first, second = [(await watching.beat_once()).devices[0] for _ in range(2)]
+        assert first.board == second.board
+        assert first.read_ns is not None
+        assert second.read_ns is not None
+        assert first.read_ns - before_ns > -NS
+        assert abs(second.read_ns - first.read_ns - second.wall_ns + first.wall_ns) < NS
+        names.append(first.board)
+        board.close()
+    assert len(set(names)) == 3
 
 
 @pytest.mark.parametrize(
