@@ -9,8 +9,10 @@ from pydantic import Field, model_validator
 
 from metering.usage import EpochNs, Frozen, Name
 
+MOST_COUNT = 2**63 - 1
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """Sums over the life of a server."""
+Batches = Annotated[int, Field(ge=0, lt=2**32)]
 Label = Annotated[str, Field(max_length=256)]
 
 
@@ -30,7 +32,7 @@ class DeviceCapacity(Frozen):
     busy_ns: Count
     idle_ns: Count
     lost_ns: Count = 0
-    running: Count
+    running: Batches
     board: Label = ""
     read_ns: EpochNs | None = None
 
@@ -100,6 +102,20 @@ class ModelCounters(Frozen):
     cache_misses: Count
     queue_ns: Count
     batch_stats: tuple[BatchStats, ...]
+
+    @model_validator(mode="after")
+    def _sums_fit(self) -> Self:
+        failures = Failures() if self.failures is None else self.failures
+        sums = {
+            "requests": self.successes + self.cache_hits + sum(dict(failures).values()),
+            "executions": self.executions,
+            "rows": self.rows,
+            "compute_infer_ns": self.gpu_ns,
+        }
+        for name, total in sums.items():
+            if total > MOST_COUNT:
+                raise ValueError(f"{name} of {self.model!r} sum to {total}: want below 2^63")
+        return self
 
     @property
     def executions(self) -> int:

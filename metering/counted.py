@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from metering.capacity import CapacityHeartbeat, Failures, ModelCounters
+from metering.capacity import MOST_COUNT, CapacityHeartbeat, Failures, ModelCounters
 from metering.reconciliation import (
     SLACK_NS,
     Bounds,
@@ -163,9 +163,13 @@ def _fell(before: Verdict, now: ModelCounters) -> bool:
 def _failures_of(last: Verdict) -> Failures:
     """As Triton told them."""
     before = last.failures_before
+
+    def both(known: int, quantity: Quantity) -> int:
+        return min(known + last.part(quantity, "server"), MOST_COUNT)
+
     return Failures(
-        rejected=before.rejected + last.part("timed_out", "server"),
-        cancelled=before.cancelled + last.part("cancelled_in_queue", "server"),
-        backend=before.backend + last.part("failed", "server"),
-        other=before.other + last.part("other", "server"),
+        rejected=both(before.rejected, "timed_out"),
+        cancelled=both(before.cancelled, "cancelled_in_queue"),
+        backend=both(before.backend, "failed"),
+        other=both(before.other, "other"),
     )

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import computed_field
 
-from metering.capacity import Count, Failures, ModelCounters
+from metering.capacity import MOST_COUNT, Count, Failures, ModelCounters
 from metering.usage import EpochNs, Frozen, Name
 
 SLACK_NS = 2 * 10**9
@@ -237,9 +237,12 @@ def judge(snapshot: Snapshot, counters: ModelCounters, stored: Bounds) -> Verdic
             )
             for quantity, server in told.items()
         ),
-        uncounted=stored.high.rejected
-        + stored.high.cancelled_in_queue
-        + max(0, stored.low.timed_out - told.get("timed_out", stored.low.timed_out)),
+        uncounted=min(
+            stored.high.rejected
+            + stored.high.cancelled_in_queue
+            + max(0, stored.low.timed_out - told.get("timed_out", stored.low.timed_out)),
+            MOST_COUNT,
+        ),
     )
 
 
@@ -255,8 +258,8 @@ def _compare(
     quantity: Quantity, server: int, stored: Bounds, *, allowed: int, inferred: bool
 ) -> Comparison:
     """``allowed`` is what may be missing."""
-    low = 0 if quantity in UNSEEN else getattr(stored.low, quantity)
-    high = 0 if quantity in UNSEEN else getattr(stored.high, quantity)
+    low = 0 if quantity in UNSEEN else min(getattr(stored.low, quantity), MOST_COUNT)
+    high = 0 if quantity in UNSEEN else min(getattr(stored.high, quantity), MOST_COUNT)
     gap = max(0, server - high - allowed)
     return Comparison(
         quantity=quantity,

@@ -159,8 +159,8 @@ def beat_at(asked_ns: int, host: str = "h") -> CapacityHeartbeat:
 def test_of_the_ripe_heartbeats_the_newest_of_each_host_is_judged() -> None:
     pending = Pending(grace_ns=10)
     for offset, (asked_ns, host) in enumerate([(1, "a"), (2, "b"), (3, "a"), (8, "a")]):
-        pending.add(offset, beat_at(asked_ns, host))
-    pending.add(4, None)
+        pending.add(offset, beat_at(asked_ns, host), asked_ns)
+    pending.add(4, None, 8)
     assert pending.ripe(10) == []
     assert pending.done(10) == 0
     assert [(b.host, b.asked_ns) for b in pending.ripe(13)] == [("b", 2), ("a", 3)]
@@ -168,6 +168,14 @@ def test_of_the_ripe_heartbeats_the_newest_of_each_host_is_judged() -> None:
     assert [b.asked_ns for b in pending.ripe(18)] == [8]
     assert pending.done(18) == 5
     assert pending.ripe(10**6) == []
+
+
+def test_a_heartbeat_from_a_host_that_is_ahead_waits_no_longer_than_others() -> None:
+    pending = Pending(grace_ns=10)
+    pending.add(0, beat_at(10**15), 5)
+    pending.add(1, beat_at(5, "b"), 5)
+    assert [b.host for b in pending.ripe(15)] == ["h", "b"]
+    assert pending.done(15) == 2
 
 
 def counters() -> ModelCounters:
