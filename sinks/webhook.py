@@ -90,8 +90,9 @@ def key_of(secret: bytes) -> bytes:
     text = secret.strip()
     if not text.startswith(PREFIX):
         return secret
+    digits = text.removeprefix(PREFIX).rstrip(b"=")  # some leave the padding out
     try:
-        key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+        key = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except ValueError:
         key = b""
     if not key:  # the secret is not shown

@@ -95,10 +95,6 @@ MESSAGES: tuple[Message, ...] = (
             },
         },
         header_patterns={
-            "^meter_topic$": {
-                "type": "string",
-                "description": "Where it came from, where that is not usage.batches.v1.",
-            },
             "^original_": {
                 "type": "string",
                 "description": "A header of the message as it came, under original_ and its name.",

@@ -31,7 +31,7 @@ class StackConfig:
     models: tuple[str, ...] = MODELS
     model_repository: Path | None = None
     price_book: Path | None = None
-    webhooks: tuple[str, ...] = ()
+    webhooks: tuple[str, ...] = field(default=(), repr=False)
     alert_floor_usd_per_hour: float = 1.0
     region: str = "local"
     deployment: str = "dev"

@@ -43,7 +43,9 @@ async def publish(settings: Settings, *numbers: int) -> None:
 
 
 @asynccontextmanager
-async def delivering(settings: Settings, dead: Receiver, alive: Receiver) -> AsyncIterator[CollectorRegistry]:
+async def delivering(
+    settings: Settings, dead: Receiver, alive: Receiver
+) -> AsyncIterator[CollectorRegistry]:
     """A life of the deliveries; it ends in the midst, as by a kill."""
     registry = CollectorRegistry()
     metrics = DetectorMetrics(registry)
