@@ -133,6 +133,10 @@ class Reconciler:
             if verdicts:
                 await _until_taken(partial(self._tell, verdicts))
                 self._telling.tell(beat.host, verdicts)
+            elif beat.boot_id is not None and not beat.models:
+                self._telling.clear(beat.host)
+            else:
+                self._telling.expire(beat.time_ns)
         done = self._pending.done(now_ns)
         if done > max(0, self._committed):
             await self._commit(done)

@@ -50,6 +50,7 @@ class World:
         self.done: list[tuple[str, Any]] = []
         self.records: list[Record] = []
         self.breaks_at = -1
+        self.judges = True
         self._left = {"heartbeats": failures, "judge": failures, "verdicts": failures}
 
     def _do(self, name: str, what: object) -> None:
@@ -65,6 +66,8 @@ class World:
         self._do("judge", heard.sequence)
         if heard.sequence == self.breaks_at:
             raise ZeroDivisionError
+        if not self.judges:
+            return []
         at = Snapshot(host="h", boot_id="b", time_ns=heard.time_ns, asked_ns=heard.asked_ns)
         return [judge(at, COUNTERS, Bounds())]
 
@@ -251,3 +254,18 @@ async def test_a_heartbeat_that_can_not_be_compared_does_not_stop_those_behind_i
     await made._judge(time.time_ns() + 3600 * NS)
     assert world.done[-1] == ("commit", 2)
     assert registry.get_sample_value("meter_reconciler_failed_heartbeats_total") == 1
+
+
+async def test_a_server_whose_last_metered_model_is_gone_is_told_of_no_more() -> None:
+    world, registry = World(), CollectorRegistry()
+    stamp_ms = NOW_S * 1000
+    made = await kept_by(
+        world, registry, Message(0, beat(NOW_S).model_dump_json().encode(), stamp_ms)
+    )
+    missing = "meter_reconciliation_missing_executions"
+    assert registry.get_sample_value(missing, {"model": "m"}) == 1
+    world.judges = False
+    left = beat(NOW_S + 5).model_copy(update={"models": ()})
+    await made._store([Message(1, left.model_dump_json().encode(), stamp_ms + 5000)])
+    await made._judge(time.time_ns() + 3600 * NS)
+    assert registry.get_sample_value(missing, {"model": "m"}) is None

@@ -238,3 +238,15 @@ def test_the_events_carry_their_identity() -> None:
     assert headers["ce_type"] == b"inference-meter.usage.reconciliation.v1"
     assert headers["ce_id"] == b"b/m/1@8"
     assert json.loads(verdict_record(judged).value)["coverage_percent"] == "100.00"
+
+
+def test_a_model_that_is_not_metered_any_more_is_in_no_total() -> None:
+    """Though the last verdict on it said that something was missing, and no model is left."""
+    registry = CollectorRegistry()
+    telling = Telling(ReconcilerMetrics(registry))
+    missing = "meter_reconciliation_missing_executions"
+    for leave in (lambda: telling.clear("h"), lambda: telling.expire(1 + 2 * FORGOTTEN_AFTER_NS)):
+        telling.tell("h", [verdict(1, 4)])
+        assert registry.get_sample_value(missing, {"model": "m"}) == 6
+        leave()
+        assert registry.get_sample_value(missing, {"model": "m"}) is None
