@@ -71,17 +71,18 @@ def signed_usd(amount: float) -> str:
 
 
 def _share(part: float, whole: float) -> float:
-    """With half a case on either side: a share of few is never quite 0 or 1 (Jeffreys)."""
-    return (part + 0.5) / (whole + 1.0)
+    """With half a case on either side: a share of few is never quite 0 or 1 (Jeffreys). A part that
+    is larger than its whole, or below 0, counts as the whole, or nothing."""
+    return (min(max(part, 0.0), whole) + 0.5) / (whole + 1.0)
 
 
 def _rate_rose(before: float, after: float, cases: float, min_rise: float) -> bool:
     """Whether a rate rose: by enough to matter, and by more than chance in so many cases."""
     if after - before < min_rise:
         return False
-    divergence = after * math.log(after / before) + (1.0 - after) * math.log(
-        (1.0 - after) / (1.0 - before)
-    )
+    divergence = after * math.log(after / before)
+    if after < 1.0:
+        divergence += (1.0 - after) * math.log((1.0 - after) / (1.0 - before))
     return 2.0 * cases * divergence >= LIKELIHOOD_RATIO
 
 

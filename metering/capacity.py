@@ -12,6 +12,7 @@ from metering.usage import EpochNs, Frozen, Name
 MOST_COUNT = 2**63 - 1
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 """Sums over the life of a server."""
+Batches = Annotated[int, Field(ge=0, lt=2**32)]
 Label = Annotated[str, Field(max_length=256)]
 
 
@@ -20,6 +21,8 @@ class DeviceCapacity(Frozen):
 
     ``boot`` is the machine's boot: a sum begins anew with it. ``lost_ns`` is the part of
     ``busy_ns`` of batches whose process died in the middle. ``running``: batches just now.
+    ``board`` is the identity of the board that counts, so that two boards of one device are told
+    apart; empty where the sentinel is older than that. The board was read at ``read_ns``.
     """
 
     device: Label
@@ -29,7 +32,9 @@ class DeviceCapacity(Frozen):
     busy_ns: Count
     idle_ns: Count
     lost_ns: Count = 0
-    running: Annotated[int, Field(ge=0, lt=2**32)]
+    running: Batches
+    board: Label = ""
+    read_ns: EpochNs | None = None
 
     @model_validator(mode="after")
     def _wall_is_busy_and_idle(self) -> Self:
@@ -42,7 +47,8 @@ class DeviceCapacity(Frozen):
 
 class InstanceCapacity(Frozen):
     """One model instance since it began. ``busy_ns`` is its share of the device; ``idle_ns`` is
-    its wall time less its batches', ``batch_ns``, which overlap with those of its neighbours."""
+    its wall time less its batches', ``batch_ns``, which overlap with those of its neighbours. The
+    batch that runs is part of ``batch_ns`` as far as it has come."""
 
     source: Name
     model: Name
@@ -98,17 +104,17 @@ class ModelCounters(Frozen):
     batch_stats: tuple[BatchStats, ...]
 
     @model_validator(mode="after")
-    def _sums_are_counts(self) -> Self:
-        failures = () if self.failures is None else self.failures.model_dump().values()
+    def _sums_fit(self) -> Self:
+        failures = Failures() if self.failures is None else self.failures
         sums = {
+            "requests": self.successes + self.cache_hits + sum(dict(failures).values()),
             "executions": self.executions,
             "rows": self.rows,
             "compute_infer_ns": self.gpu_ns,
-            "requests": max(self.successes, self.cache_hits) + sum(failures),
         }
         for name, total in sums.items():
             if total > MOST_COUNT:
-                raise ValueError(f"{name} of model={self.model!r} sum to {total}, over 2^63 - 1")
+                raise ValueError(f"{name} of {self.model!r} sum to {total}: want below 2^63")
         return self
 
     @property

@@ -163,9 +163,13 @@ def _fell(before: Verdict, now: ModelCounters) -> bool:
 def _failures_of(last: Verdict) -> Failures:
     """As Triton told them."""
     before = last.failures_before
+
+    def both(known: int, quantity: Quantity) -> int:
+        return min(known + last.part(quantity, "server"), MOST_COUNT)
+
     return Failures(
-        rejected=min(MOST_COUNT, before.rejected + last.part("timed_out", "server")),
-        cancelled=min(MOST_COUNT, before.cancelled + last.part("cancelled_in_queue", "server")),
-        backend=min(MOST_COUNT, before.backend + last.part("failed", "server")),
-        other=min(MOST_COUNT, before.other + last.part("other", "server")),
+        rejected=both(before.rejected, "timed_out"),
+        cancelled=both(before.cancelled, "cancelled_in_queue"),
+        backend=both(before.backend, "failed"),
+        other=both(before.other, "other"),
     )

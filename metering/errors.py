@@ -43,13 +43,23 @@ class InvalidTrace(MeteringError):
 
 
 class SinkUnavailable(MeteringError):
-    """A sink did not take the rows (they are still the caller's), or, with 0 rows, not answer."""
+    """A sink did not take the rows (they are still the caller's), or, with 0 rows, not answer.
 
-    def __init__(self, target: str, rows: int, detail: str) -> None:
+    ``retry_after_s``: the sink has asked to be left alone for so long.
+    """
+
+    def __init__(
+        self, target: str, rows: int, detail: str, retry_after_s: float | None = None
+    ) -> None:
         failed = f"did not take {rows} rows" if rows else "does not answer"
         super().__init__(f"{target} {failed}: {detail}")
         self.target = target
         self.rows = rows
+        self.retry_after_s = retry_after_s
+
+
+class SinkRefused(SinkUnavailable):
+    """A sink will not take it, however often it is tried; ``detail`` says why."""
 
 
 class QueryFailed(MeteringError):

@@ -165,6 +165,11 @@ class BoardFile:
     def is_unlinked(self) -> bool:
         return os.fstat(self._fd).st_nlink == 0
 
+    def identity(self) -> str:
+        """Of the file, while it lasts; with when the board was begun, of the board for ever."""
+        found = os.fstat(self._fd)
+        return f"{found.st_dev:x}-{found.st_ino:x}"
+
     def names(self) -> list[str]:
         """(boot, device). Raises DamagedBoard: it is no board of this version."""
         raw = os.pread(self._fd, HEADER_BYTES, 0)

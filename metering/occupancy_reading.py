@@ -40,7 +40,8 @@ class DeviceReading:
 
     ``accelerator`` is as the last instance that came has named it. ``busy_ns`` holds what runs
     now, too; ``given_ns`` and ``lost_ns`` are of batches that have ended. ``executions`` and
-    ``batch_ns`` are of all instances that ever were there.
+    ``batch_ns`` are of all instances that ever were there. ``board`` is the board's identity: no
+    other board, of whatever device or log folder, has the same one.
     """
 
     device: str
@@ -56,6 +57,7 @@ class DeviceReading:
     instances: tuple[InstanceReading, ...]
     executions: int = 0
     batch_ns: int = 0
+    board: str = ""
 
 
 def read_boards(log_dir: Path) -> list[DeviceReading]:
@@ -122,6 +124,7 @@ def _of(table: Table, now_ns: int, file: BoardFile, boot: str, device: str) -> D
         instances=tuple(_instances(table, now_ns, file)),
         executions=load.executions,
         batch_ns=load.batch_ns,
+        board=f"{load.created_ns:x}-{file.identity()}",
     )
 
 

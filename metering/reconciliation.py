@@ -7,7 +7,7 @@ what must be in the snapshot, ``high`` what can be. Both sides agree where the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Literal, get_args
 
@@ -40,7 +40,9 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 class Tally:
     """What is stored of one model in a stretch of time: batches once, requests by outcome.
 
-    ``gpu_ns`` is the batches' wall time. ``processes``: at least so many have executed any.
+    ``gpu_ns`` is the batches' wall time. ``processes``: at least so many have executed any. Parts
+    of ``answered``, which Triton does not tell apart, are ``errors``, answered with an error, and
+    ``cancelled``: executed, and nobody waited for the answer.
     """
 
     executions: int = 0
@@ -53,6 +55,8 @@ class Tally:
     cancelled_in_queue: int = 0
     rejected: int = 0
     processes: int = 0
+    errors: int = field(default=0, compare=False)
+    cancelled: int = field(default=0, compare=False)
 
     def __add__(self, other: Tally) -> Tally:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
@@ -72,7 +76,8 @@ class Bounds:
 
 class Comparison(Frozen):
     """One counter. ``missing`` and ``surplus`` are what lies outside of the bounds; ``inferred`` is
-    what no line tells of and the counter alone does, where that is no fault."""
+    what no line tells of and the counter alone does, where that is no fault. ``allowed`` may be
+    missing without being so: of GPU time, which is measured inside what Triton measures."""
 
     quantity: Quantity
     server: Count
@@ -81,6 +86,7 @@ class Comparison(Frozen):
     missing: Count = 0
     surplus: Count = 0
     inferred: Count = 0
+    allowed: Count = 0
 
     @property
     def agrees(self) -> bool:
@@ -96,10 +102,12 @@ class Verdict(Frozen):
     """One model of one server at one snapshot; ``(boot_id, model, version, time_ns)`` is its key.
 
     ``requests`` is what Triton has counted: ``attributed`` to stored lines, ``inferred`` from the
-    counters alone, or ``missing``. ``uncounted`` are stored and beyond what Triton counts: requests
-    that found a queue full, or that their model's front gave up itself. ``confirmed`` names what
-    the snapshot before had also found wrong. The counters began between ``counted_after_ns`` and
-    ``counted_before_ns``, when Triton already told of ``failures_before``.
+    counters alone, or ``missing``. Of those that Triton counts as successes, ``errors`` were
+    answered with an error, and of ``cancelled`` nobody got the answer. ``uncounted`` are stored and
+    beyond what Triton counts: requests that found a queue full, or that their model's front gave up
+    itself. ``confirmed`` names what the snapshot before had also found wrong. The counters began
+    between ``counted_after_ns`` and ``counted_before_ns``, when Triton already told of
+    ``failures_before``.
     """
 
     host: Name
@@ -113,6 +121,8 @@ class Verdict(Frozen):
     failures_before: Failures = Failures()
     comparisons: tuple[Comparison, ...]
     uncounted: Count = 0
+    errors: Count = 0
+    cancelled: Count = 0
     confirmed: tuple[Quantity, ...] = ()
 
     def of(self, quantity: Quantity) -> Comparison | None:
@@ -159,7 +169,9 @@ class Verdict(Frozen):
         return percent(self.requests - self.missing, self.requests)
 
     def part(
-        self, quantity: Quantity, name: Literal["server", "missing", "surplus", "inferred"]
+        self,
+        quantity: Quantity,
+        name: Literal["server", "missing", "surplus", "inferred", "allowed"],
     ) -> int:
         """0 where the server did not tell."""
         found = self.of(quantity)
@@ -238,11 +250,13 @@ def judge(snapshot: Snapshot, counters: ModelCounters, stored: Bounds) -> Verdic
             for quantity, server in told.items()
         ),
         uncounted=min(
-            MOST_COUNT,
             stored.high.rejected
             + stored.high.cancelled_in_queue
             + max(0, stored.low.timed_out - told.get("timed_out", stored.low.timed_out)),
+            MOST_COUNT,
         ),
+        errors=min(stored.high.errors, MOST_COUNT),
+        cancelled=min(stored.high.cancelled, MOST_COUNT),
     )
 
 
@@ -258,8 +272,8 @@ def _compare(
     quantity: Quantity, server: int, stored: Bounds, *, allowed: int, inferred: bool
 ) -> Comparison:
     """``allowed`` is what may be missing. What is stored may be more than any server counts."""
-    low = 0 if quantity in UNSEEN else min(MOST_COUNT, getattr(stored.low, quantity))
-    high = 0 if quantity in UNSEEN else min(MOST_COUNT, getattr(stored.high, quantity))
+    low = 0 if quantity in UNSEEN else min(getattr(stored.low, quantity), MOST_COUNT)
+    high = 0 if quantity in UNSEEN else min(getattr(stored.high, quantity), MOST_COUNT)
     gap = max(0, server - high - allowed)
     return Comparison(
         quantity=quantity,
@@ -269,4 +283,5 @@ def _compare(
         missing=0 if inferred else gap,
         surplus=0 if quantity == "timed_out" else max(0, low - server),
         inferred=gap if inferred else 0,
+        allowed=min(allowed, MOST_COUNT),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Callable
 
@@ -36,9 +37,11 @@ class AlertmanagerSink(HttpPost):
         )
         self._hold_seconds = hold_seconds
 
-    async def deliver(self, anomaly: Anomaly) -> None:
-        """Raises :class:`~metering.errors.SinkUnavailable` where it was not taken."""
-        body = json.dumps([alert(anomaly, self._hold_seconds)], ensure_ascii=False).encode()
+    async def deliver(self, anomaly: Anomaly, late_s: float = 0.0) -> None:
+        """Raises :class:`~metering.errors.SinkUnavailable` where it was not taken. ``late_s`` after
+        it was published the alert ends so much later, or nobody would be told of it."""
+        hold_seconds = self._hold_seconds + math.ceil(max(0.0, late_s))
+        body = json.dumps([alert(anomaly, hold_seconds)], ensure_ascii=False).encode()
         await self.send(body, lambda: {"Content-Type": "application/json"})
 
 

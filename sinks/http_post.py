@@ -12,7 +12,7 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from metering.errors import MeteringError, SinkUnavailable
+from metering.errors import MeteringError, SinkRefused, SinkUnavailable
 from sinks.outages import OUTAGES
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -36,9 +36,23 @@ class RetryPolicy:
 
     def delay(self, attempt: int, retry_after: str | None, part: float) -> float:
         """Seconds to wait after try ``attempt`` (from 0); ``part`` is drawn from 0..1."""
-        if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
-            return min(float(retry_after), self.max_delay_seconds)
+        asked = seconds_of(retry_after)
+        if asked is not None:
+            return min(asked, self.max_delay_seconds)
         return part * min(self.base_delay_seconds * 2.0**attempt, self.max_delay_seconds)
+
+
+ONE_TRY = RetryPolicy(attempts=1)
+"""For those who try again by themselves."""
+PASSING = frozenset((408, 425, 429))
+"""Statuses below 500 that say: later."""
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """``Retry-After`` in seconds; ``None`` where there is none, or it is a date."""
+    if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    return None
 
 
 def checked_url(url: str) -> URL:
@@ -80,15 +94,15 @@ class HttpPost:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, body: bytes, headers: Callable[[], Mapping[str, str]]) -> None:
-        """2xx is taken. Connection errors, time-outs, 429 and 5xx are tried again; anything else,
-        redirects too, is final. ``headers`` are made anew for every try.
+        """2xx is taken. Connection errors, time-outs, 408, 425, 429 and 5xx are tried again;
+        anything else, redirects too, is final. ``headers`` are made anew for every try.
 
         Raises:
-            SinkUnavailable: after the last try, or at once where trying again is of no use.
+            SinkUnavailable: after the last try.
+            SinkRefused: at once, where trying again is of no use.
         """
         for attempt in range(self._policy.attempts):
             retry_after: str | None = None
-            cause: Exception | None = None
             try:
                 async with self._client().post(
                     self.url, data=body, headers=headers(), allow_redirects=False
@@ -97,13 +111,16 @@ class HttpPost:
                         OUTAGES.recovered(self)
                         return
                     problem = f"HTTP {answer.status}"
-                    final = answer.status != 429 and answer.status < 500
+                    final = answer.status not in PASSING and answer.status < 500
                     retry_after = answer.headers.get("Retry-After")
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-                problem, final, cause = type(exc).__name__, False, exc
+                problem, final = type(exc).__name__, False
             if final or attempt + 1 == self._policy.attempts:
-                detail = f"{problem} at try {attempt + 1} of {self._policy.attempts}"
-                raise SinkUnavailable(shown(self.url), 1, detail) from cause
+                tries = self._policy.attempts
+                detail = problem if tries == 1 else f"{problem} at try {attempt + 1} of {tries}"
+                error = SinkRefused if final else SinkUnavailable
+                # Not chained: an error of the connection quotes the address.
+                raise error(shown(self.url), 1, detail, seconds_of(retry_after)) from None
             wait = self._policy.delay(attempt, retry_after, self._jitter())
             OUTAGES.away(shown(self.url), self, f"{shown(self.url)}: {problem}")
             await self._sleep(wait)
@@ -120,6 +137,9 @@ class HttpPost:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown(self.url)})"
 
     async def __aenter__(self) -> Self:
         return self

@@ -201,8 +201,35 @@ class DetectorMetrics:
         self.anomalies = Counter(
             "meter_anomalies", "Anomalies published", ["driver"], registry=registry
         )
+        self.refused = Counter(
+            "meter_detector_refused_rows",
+            "Window rows that can't be read or judged, and were passed over",
+            ["reason"],
+            registry=registry,
+        )
+        self.failed = Counter(
+            "meter_detector_failed_windows",
+            "Windows that could not be judged, for an error that the log has",
+            registry=registry,
+        )
         self.deliveries = Counter(
-            "meter_alert_deliveries", "Alerts delivered", ["outcome"], registry=registry
+            "meter_alert_deliveries",
+            "Alerts delivered; failed: a try, which is repeated; refused: for good, by the "
+            "receiver; invalid: what the topic held was no anomaly",
+            ["outcome"],
+            registry=registry,
+        )
+        self.pending = Gauge(
+            "meter_alerts_pending",
+            "Published anomalies that a target has not got yet",
+            ["target"],
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "meter_alert_refusals",
+            "Alerts that a target refused for good, or that expired in the topic",
+            ["target"],
+            registry=registry,
         )
 
 
@@ -291,4 +318,15 @@ class ReconcilerMetrics:
         )
         self.heartbeats = Counter(
             "meter_reconciler_heartbeats", "Heartbeats stored", registry=registry
+        )
+        self.refused = Counter(
+            "meter_reconciler_refused_heartbeats",
+            "Heartbeats sent to the dead-letter topic",
+            ["reason"],
+            registry=registry,
+        )
+        self.failed = Counter(
+            "meter_reconciler_failed_heartbeats",
+            "Heartbeats that could not be compared, for an error that the log has",
+            registry=registry,
         )

@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 from metering.cloudevents import COST_ANOMALY_TYPE, SPEC_VERSION, rfc3339
 from metering.costs import Anomaly
+from metering.errors import MeteringError
 from sinks.http_post import HttpPost, RetryPolicy, Sleep, checked_url
 
+PREFIX = b"whsec_"
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 
 
@@ -24,7 +26,7 @@ class WebhookSink(HttpPost):
 
     With a ``secret`` every try carries ``webhook-id``, ``webhook-timestamp`` and
     ``webhook-signature`` as Standard Webhooks defines them: ``v1,`` and the Base64 of the
-    HMAC-SHA256 of ``id.timestamp.body``.
+    HMAC-SHA256 of ``id.timestamp.body``, by the key that :func:`key_of` finds in the secret.
     """
 
     def __init__(
@@ -41,22 +43,23 @@ class WebhookSink(HttpPost):
         super().__init__(
             checked_url(url), RetryPolicy() if policy is None else policy, sleep, jitter
         )
-        self._secret = secret
+        self._key = None if secret is None else key_of(secret)
         self._source = source
         self._clock = clock
 
-    async def deliver(self, anomaly: Anomaly) -> None:
-        """Raises :class:`~metering.errors.SinkUnavailable` where it was not taken."""
+    async def deliver(self, anomaly: Anomaly, late_s: float = 0.0) -> None:  # noqa: ARG002
+        """Raises :class:`~metering.errors.SinkUnavailable` where it was not taken. ``late_s`` after
+        it was published changes nothing."""
         body = cloud_event(anomaly, self._source)
         await self.send(body, lambda: self._headers(anomaly.anomaly_id, body))
 
     def _headers(self, anomaly_id: str, body: bytes) -> dict[str, str]:
         headers = {"Content-Type": CONTENT_TYPE, "Idempotency-Key": anomaly_id}
-        if self._secret is not None:
+        if self._key is not None:
             at = int(self._clock())
             headers["webhook-id"] = anomaly_id
             headers["webhook-timestamp"] = str(at)
-            headers["webhook-signature"] = signature(self._secret, anomaly_id, at, body)
+            headers["webhook-signature"] = signature(self._key, anomaly_id, at, body)
         return headers
 
 
@@ -77,7 +80,30 @@ def cloud_event(anomaly: Anomaly, source: str) -> bytes:
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def signature(secret: bytes, event_id: str, timestamp_s: int, body: bytes) -> str:
+def key_of(secret: bytes) -> bytes:
+    """The key in a secret: what ``whsec_`` is followed by is Base64, as Standard Webhooks has it;
+    any other secret is the key itself.
+
+    Raises:
+        MeteringError: what follows ``whsec_`` is not Base64, or is nothing.
+    """
+    text = secret.strip()
+    if not text.startswith(PREFIX):
+        return secret
+    digits = text.removeprefix(PREFIX).rstrip(b"=")  # some leave the padding out
+    try:
+        key = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key:  # the secret is not shown
+        raise MeteringError(
+            "the webhook secret begins with whsec_, but what follows is not Base64: take it over "
+            "whole from the receiver, or give a secret without that prefix"
+        )
+    return key
+
+
+def signature(key: bytes, event_id: str, timestamp_s: int, body: bytes) -> str:
     signed = f"{event_id}.{timestamp_s}.".encode() + body
-    digest = hmac.new(secret, signed, hashlib.sha256).digest()
+    digest = hmac.new(key, signed, hashlib.sha256).digest()
     return "v1," + base64.b64encode(digest).decode()

@@ -39,6 +39,7 @@ from streams.topics import (
     COST_REQUESTS,
     COST_WINDOWS,
     LARGEST_FRAME_BYTES,
+    USAGE_BATCHES,
     USAGE_CAPACITY,
     USAGE_DLQ,
     USAGE_RECONCILIATION,
@@ -147,12 +148,21 @@ def verdict_record(verdict: Verdict) -> Record:
     )
 
 
-def refusal_record(refusal: Refusal, partition: int) -> Record:
+def refused_heartbeat_record(refusal: Refusal, partition: int) -> Record:
+    """As :func:`refusal_record`, of a message of the capacity topic, which the letter names."""
+    return refusal_record(refusal, partition, RECONCILER_SOURCE, USAGE_CAPACITY)
+
+
+def refusal_record(
+    refusal: Refusal, partition: int, source: str = EVENT_SOURCE, topic: str = USAGE_BATCHES
+) -> Record:
     """The message as it came, byte for byte, with the reason in its headers. Of one that is too
     large for a letter the beginning, and headers that say how much there was."""
-    headers = encode_headers(
-        USAGE_REFUSED_TYPE, EVENT_SOURCE, f"{partition}@{refusal.message.offset}", None
-    )
+    offset = f"{partition}@{refusal.message.offset}"
+    event_id = offset if topic == USAGE_BATCHES else f"{topic}/{offset}"
+    headers = encode_headers(USAGE_REFUSED_TYPE, source, event_id, None)
+    if topic != USAGE_BATCHES:
+        headers.append(("meter_topic", topic.encode()))
     headers += [
         ("meter_reason", refusal.reason.encode()),
         ("meter_detail", refusal.detail.encode(errors="replace")),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from metering.capacity import CapacityHeartbeat, ModelCounters
+from metering.cloudevents import rfc3339
 from metering.reconciliation import OUTCOMES, Comparison, Verdict
 from sinks.clickhouse.capacity import CapacityReader
 from streams.reconciler.judging import Judging
@@ -81,12 +82,30 @@ def by_model(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]:
     }
 
 
+def earlier_json(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Of servers and loads of models that are gone: who they were, and the same as of today's."""
+    return [
+        {
+            "host": v.host,
+            "boot_id": v.boot_id,
+            "model": v.model,
+            "version": v.version,
+            "compared_at": rfc3339(v.time_ns),
+            **as_json(v),
+        }
+        for v in verdicts
+    ]
+
+
 def as_json(verdict: Verdict) -> dict[str, Any]:
     sides = {c.quantity: _sides(c) for c in verdict.comparisons}
     outcomes = {c.quantity: _parts(c) for c in verdict.comparisons if c.quantity in OUTCOMES}
     return {
         **{name: sides[name] for name in ("executions", "rows", "gpu_ns")},
+        "gpu_ns_may_be_missing": verdict.part("gpu_ns", "allowed"),
         "outcomes": outcomes,
+        "answered_with_error": verdict.errors,
+        "cancelled": verdict.cancelled,
         "requests": verdict.requests,
         "attributed": verdict.attributed,
         "inferred": verdict.inferred,

@@ -5,11 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+)
 
 from metering.errors import MeteringError
 from metering.variables import IN_TRITON, OF_THE_COMMAND, PREFIX, as_warnings, unknown_variables
@@ -22,14 +31,33 @@ back may know of none; a group that shares them out then has nothing to do until
 again, which by aiokafka's and Faust's default is after 5 minutes."""
 
 
+HIDDEN = "**********"
+SECRET_ADDRESSES = ("webhooks", "alertmanager", "clickhouse")
+"""Settings whose addresses may hold a token, or a user and password."""
+
+
 class InvalidSettings(MeteringError):
     """An environment variable has a value that can't be used; the message names it."""
 
 
-class Settings(BaseModel):
-    """Addresses, files and credentials of every process. Secrets never show in a ``repr``."""
+def shown(address: str) -> str:
+    """An address for people: user, password, path and query stay out, for each may be a secret."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host:
+        return HIDDEN if address else ""
+    at = host if port is None else f"{host}:{port}"
+    return f"{parts.scheme}://{at}" + ("/…" if parts.path.strip("/") or parts.query else "")
 
-    model_config = ConfigDict(frozen=True)
+
+class Settings(BaseModel):
+    """Addresses, files and credentials of every process. Secrets never show in a ``repr``, nor in
+    what is dumped; nor do those within addresses."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     kafka: str = "127.0.0.1:9092"
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -58,6 +86,14 @@ class Settings(BaseModel):
     reconcile_grace_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, _hidden(name, value)
+
+    @field_serializer(*SECRET_ADDRESSES)
+    def _serialized(self, value: Any, info: FieldSerializationInfo) -> Any:
+        return _hidden(info.field_name, value)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -131,3 +167,9 @@ def misspelt(env: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each ``METER_*`` variable that is set and that no process reads."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | IN_TRITON | OF_THE_COMMAND
     return as_warnings(unknown_variables(env, known))
+
+
+def _hidden(name: str | None, value: Any) -> Any:
+    if name not in SECRET_ADDRESSES:
+        return value
+    return shown(value) if isinstance(value, str) else tuple(shown(v) for v in value)

@@ -81,8 +81,14 @@ TOPICS: tuple[Topic, ...] = (
         1,
         {"retention.ms": _WEEK_MS, "max.message.bytes": str(LARGEST_FRAME_BYTES + 512 * 1024)},
     ),
-    # One partition: a host's heartbeats keep their order.
-    Topic(USAGE_CAPACITY, 1, {"retention.ms": _WEEK_MS}, one_reader=True),
+    # One partition: a host's heartbeats keep their order. The broker's stamp says what lies in the
+    # future.
+    Topic(
+        USAGE_CAPACITY,
+        1,
+        {"retention.ms": _WEEK_MS, "message.timestamp.type": "LogAppendTime"},
+        one_reader=True,
+    ),
     Topic(USAGE_RECONCILIATION, 1, {"retention.ms": _WEEK_MS}),
     # Many lines of a tenant in a message.
     Topic(

@@ -1,5 +1,4 @@
 """Live costs of one tenant: ``python live_costs.py acme --kafka 127.0.0.1:9092``.
-
 Needs ``pip install 'aiokafka[zstd]'`` and nothing of this project; docs/topics.md has the topics.
 """
 
@@ -10,8 +9,7 @@ from decimal import Decimal
 
 from aiokafka import AIOKafkaConsumer
 
-REQUESTS, WINDOWS = "cost.requests.v1", "cost.windows.v1"
-REMEMBERED = 100_000  # identities: delivery is at least once
+REQUESTS, WINDOWS, REMEMBERED = "cost.requests.v1", "cost.windows.v1", 100_000
 
 
 def per_line(event, field):
@@ -33,11 +31,11 @@ class Costs:
         if line in self.seen:
             return False
         if len(self.seen) == REMEMBERED:
-            del self.seen[next(iter(self.seen))]  # the oldest
+            del self.seen[next(iter(self.seen))]  # the oldest: delivery is at least once
         self.seen[line] = None
         return True
 
-    def add_requests(self, event):
+    def add_requests(self, _, event):
         fields = ("source", "sequence", "position", "cost_usd", "input_tokens", "output_tokens")
         for *line, cost, given, made in zip(*(per_line(event, f) for f in fields), strict=True):
             if self.is_new(tuple(line)):
@@ -68,11 +66,13 @@ async def main():
     cluster, costs = {"bootstrap_servers": args.kafka, "auto_offset_reset": start}, Costs()
     async with AIOKafkaConsumer(REQUESTS, WINDOWS, **cluster) as consumer:
         async for message in consumer:
-            event = json.loads(message.value)
-            if event["tenant"] == args.tenant and message.topic == WINDOWS:
-                costs.add_window(message.key, event)
-            elif event["tenant"] == args.tenant:
-                costs.add_requests(event)
+            try:
+                event = json.loads(message.value)
+                add = costs.add_window if message.topic == WINDOWS else costs.add_requests
+                if event["tenant"] == args.tenant:
+                    add(message.key, event)
+            except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as exc:
+                print(f"{message.topic}@{message.offset} is passed over: {exc!r:.99}", flush=True)
 
 
 if __name__ == "__main__":

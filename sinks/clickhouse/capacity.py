@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from metering.capacity import CapacityHeartbeat, DeviceCapacity, InstanceCapacity, ModelCounters
+from metering.capacity import (
+    BatchStats,
+    CapacityHeartbeat,
+    DeviceCapacity,
+    Failures,
+    InstanceCapacity,
+    ModelCounters,
+)
 from metering.counted import Part, Question
 from metering.reconciliation import OUTCOMES, Tally, Verdict
 from metering.usage import LATEST
@@ -15,7 +22,7 @@ from sinks.clickhouse.writer import ClickHouseWriter, Column
 Key = tuple[str, str]
 """Model and version."""
 
-_DEVICE = tuple(DeviceCapacity.model_fields)
+_DEVICE = tuple(f for f in DeviceCapacity.model_fields if f != "read_ns")
 _INSTANCE = tuple(f for f in InstanceCapacity.model_fields if f != "source")
 _STORED = """
 SELECT model,
@@ -25,12 +32,12 @@ SELECT model,
     multiIf(time <= fromUnixTimestamp64Nano({before:Int64}), 'between',
         time <= fromUnixTimestamp64Nano({settles:Int64}), 'settled',
         time <= fromUnixTimestamp64Nano({early:Int64}), 'early', 'late') AS part,
-    countIf(executed AND position = 0), sumIf(rows, executed),
+    countIf(executed AND position = 0), sumIf(toUInt128(rows), executed),
     sumIf(toUInt128(multiIf(batch_wall_ns = 0, gpu_ns, position = 0, batch_wall_ns, 0)), executed),
     countIf(status IN ('ok', 'error', 'cancelled')), countIf(status = 'failed'),
     countIf(status = 'cache_hit'), countIf(status = 'timed_out'),
     countIf(status = 'cancelled_in_queue'), countIf(status = 'rejected'),
-    uniqExactIf(source, executed)
+    uniqExactIf(source, executed), countIf(status = 'error'), countIf(status = 'cancelled')
 FROM cost_requests
 WHERE boot_id = {boot:String} AND has({models:Array(String)}, model)
     AND time > fromUnixTimestamp64Nano({after:Int64})
@@ -40,6 +47,20 @@ GROUP BY model, version, part
 _LAST_VERDICTS = """
 SELECT argMax(verdict, time) FROM reconciliations
 WHERE boot_id = {boot:String} GROUP BY model, model_version
+"""
+_DISAGREED = """
+SELECT argMax(verdict, time) FROM reconciliations
+GROUP BY boot_id, model, model_version, JSONExtractInt(verdict, 'counted_after_ns')
+HAVING NOT argMax(agrees, time)
+ORDER BY max(time) DESC LIMIT {most:UInt32}
+"""
+_COUNTERS = """
+SELECT successes, cache_hits, cache_misses, queue_ns, failures_rejected, failures_cancelled,
+    failures_backend, failures_other, batch_stats
+FROM capacity_models
+WHERE boot_id = {boot:String} AND model = {model:String} AND model_version = {version:String}
+    AND time = fromUnixTimestamp64Nano({time:Int64})
+LIMIT 1
 """
 _LAST_BOOTS = """
 SELECT model, argMax(boot_id, time) FROM cost_requests GROUP BY model
@@ -101,9 +122,42 @@ class CapacityReader(ClickHouseReader):
         verdicts = [Verdict.model_validate_json(text) for (text,) in rows]
         return {(v.model, v.version): v for v in verdicts}
 
+    def disagreed(self, most: int) -> list[Verdict]:
+        """The last verdict of each stretch of counters, of any server, where it did not agree; the
+        newest first. A stretch ends when the server does, or when its model is loaded again."""
+        rows = self.rows(_DISAGREED, {"most": most})
+        return [Verdict.model_validate_json(text) for (text,) in rows]
+
+    def counters_of(self, verdict: Verdict) -> ModelCounters | None:
+        """Those that the verdict is on, as the heartbeat told them; ``None``: they are not kept."""
+        at = {"boot": verdict.boot_id, "model": verdict.model, "version": verdict.version}
+        for row in self.rows(_COUNTERS, {**at, "time": verdict.time_ns}):
+            successes, hits, misses, queue_ns, *failures, batches = row
+            names = ("rejected", "cancelled", "backend", "other")
+            return ModelCounters(
+                model=verdict.model,
+                version=verdict.version,
+                successes=successes,
+                failures=None
+                if None in failures
+                else Failures(**dict(zip(names, failures, strict=True))),
+                cache_hits=hits,
+                cache_misses=misses,
+                queue_ns=queue_ns,
+                batch_stats=tuple(_batch(b) for b in batches),
+            )
+        return None
+
     def last_boots(self) -> dict[str, str]:
         """By model, the server whose usage came last."""
         return dict(self.rows(_LAST_BOOTS))
+
+
+def _batch(row: Any) -> BatchStats:
+    """A named tuple comes as a dictionary, or as a tuple."""
+    values = row.values() if isinstance(row, dict) else row
+    size, executions, infer_ns = values
+    return BatchStats(size=size, executions=executions, compute_infer_ns=infer_ns)
 
 
 def _common(beats: Sequence[CapacityHeartbeat]) -> list[Column]:
@@ -119,6 +173,7 @@ def _common(beats: Sequence[CapacityHeartbeat]) -> list[Column]:
 def _device_columns(rows: Sequence[tuple[CapacityHeartbeat, DeviceCapacity]]) -> list[Column]:
     return [
         *_common([beat for beat, _ in rows]),
+        ("read", [b.time_ns if d.read_ns is None else d.read_ns for b, d in rows]),
         *((name, [getattr(device, name) for _, device in rows]) for name in _DEVICE),
     ]
 

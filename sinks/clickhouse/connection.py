@@ -20,9 +20,10 @@ __all__ = ["ClickHouseError", "ClickHouseTarget", "Client", "connect"]
 
 @dataclass(frozen=True, slots=True)
 class ClickHouseTarget:
-    """Where ClickHouse is and as whom to speak to it. The password never shows in a ``repr``."""
+    """Where ClickHouse is and as whom to speak to it. The password never shows in a ``repr``, nor
+    does the URL, which might have one."""
 
-    url: str
+    url: str = field(repr=False)
     user: str = "default"
     password: str = field(default="", repr=False)
     database: str = "meter"
@@ -39,7 +40,9 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
         MeteringError: the URL is not ``http(s)://HOST[:PORT]``.
     """
     parts = urlsplit(target.url)
-    if "@" in parts.netloc:  # not shown: a password may be in it, and would be in every error
+    if (
+        "@" in parts.netloc or parts.query or parts.fragment
+    ):  # not shown: a password may be in it, and would be in every error
         raise MeteringError("the ClickHouse URL has credentials: they have settings of their own")
     try:
         port = parts.port

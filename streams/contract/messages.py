@@ -72,12 +72,15 @@ MESSAGES: tuple[Message, ...] = (
     Message(
         USAGE_DLQ,
         "refusedMessage",
-        "A usage message that was refused, byte for byte as it came, and why.",
+        "A message that was refused, of usage or a heartbeat, byte for byte as it came, and why.",
         None,
         USAGE_REFUSED_TYPE,
         key="none",
-        source="the worker",
-        id="partition@offset of the message in usage.batches.v1",
+        source="the worker; of heartbeats the reconciler",
+        id=(
+            "partition@offset of the message in usage.batches.v1, or "
+            "usage.capacity.v1/partition@offset"
+        ),
         time=None,
         key_pattern=None,
         more_headers={
@@ -103,7 +106,7 @@ MESSAGES: tuple[Message, ...] = (
             "^original_": {
                 "type": "string",
                 "description": "A header of the message as it came, under original_ and its name.",
-            }
+            },
         },
     ),
     Message(

@@ -1,9 +1,13 @@
-"""Reads ``cost.windows.v1``, judges each window once, tells whoever is to know.
+"""Reads ``cost.windows.v1``, judges each window once, publishes what is not normal.
 
 The models' state is what they have seen, so a start reads the retained windows again, silently up
-to the committed offset and aloud from there. Anomalies are stored, published and delivered before
-the offset is committed: a crash in between repeats them under the same ``anomaly_id``. So does an
-end while rows of several windows come mixed, as the offset stays before the first that waits.
+to the committed offset and aloud from there. Anomalies are stored and published before the offset
+is committed: a crash in between repeats them under the same ``anomaly_id``. So does an end while
+rows of several windows come mixed, as the offset stays before the first that waits. Who is alerted
+reads the topic of anomalies (``streams/detection/alerts.py``).
+
+A row that can't be read or judged is counted and passed over: it stays in its topic, and no row
+stops the detector.
 """
 
 from __future__ import annotations
@@ -14,21 +18,23 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from pydantic import ValidationError
 
 from detectors.spend import SpendDetector
 from metering.costs import Anomaly, WindowRow
-from metering.errors import SinkUnavailable
+from metering.errors import MeteringError, SinkUnavailable, UnreadableUsage
 from metering.figures import money
+from metering.messages import Message
+from metering.window_messages import window_row_of
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.outages import OUTAGES
 from sinks.prometheus import DetectorMetrics
 from streams.detection.intervals import Interval, Intervals
 from streams.publisher import Publisher, anomaly_record
+from streams.record_message import message_of
 from streams.settings import Settings
 from streams.topics import COST_WINDOWS
 
@@ -44,17 +50,10 @@ RETRY_FIRST_S = 0.2
 RETRY_MOST_S = 5.0
 
 
-class AlertSink(Protocol):
-    """Where anomalies go; raises SinkUnavailable after its own retries."""
-
-    async def deliver(self, anomaly: Anomaly) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Outlets:
     writer: ClickHouseWriter
     publisher: Publisher
-    alerts: Sequence[AlertSink]
     metrics: DetectorMetrics
 
 
@@ -76,9 +75,11 @@ class Detection:
             while True:
                 batches = await self._consumer.getmany(self._partition, timeout_ms=POLL_MS)
                 records = batches.get(self._partition, [])
+                now_ns = time.time_ns()
                 for record in records:
-                    await self._judge(self._intervals.advance(record.timestamp))
-                    row = _row_of(record) if _may_be_judged(record) else None
+                    message = message_of(record, now_ns)
+                    await self._judge(self._intervals.advance(_stamp_ms(record, message)))
+                    row = self._row_of(message) if _may_be_judged(record.key, message) else None
                     if row is not None:
                         self._intervals.add(row, record.offset, time.monotonic())
                 if not records:
@@ -116,21 +117,39 @@ class Detection:
 
     async def _judge(self, intervals: Sequence[Interval]) -> None:
         for interval in intervals:
-            anomalies = self._detector.observe(interval.rows)
+            anomalies = self._observe(interval)
             self._outlets.metrics.windows.inc()
             if anomalies and interval.last_offset > self._announced_to:
                 await _until_taken(partial(self._store, anomalies))
                 for anomaly in anomalies:
-                    await self._alert(anomaly)
+                    self._report(anomaly)
             if interval.done_to > self._announced_to:
                 await self._commit(interval.done_to + 1)
                 self._announced_to = interval.done_to
+
+    def _observe(self, interval: Interval) -> Sequence[Anomaly]:
+        """Nothing where a window can't be judged: it must not stop those behind it."""
+        try:
+            return self._detector.observe(interval.rows)
+        except (ArithmeticError, ValueError, MeteringError):
+            self._outlets.metrics.failed.inc()
+            log.exception("window %d was not judged", interval.rows[0].window_start_ms)
+            return ()
+
+    def _row_of(self, message: Message) -> WindowRow | None:
+        try:
+            return window_row_of(message)
+        except UnreadableUsage as exc:
+            if message.offset > self._announced_to:  # else it was counted before
+                self._outlets.metrics.refused.labels(exc.reason).inc()
+            log.error("window row at offset %d is passed over: %s", message.offset, exc)
+            return None
 
     async def _store(self, anomalies: Sequence[Anomaly]) -> None:
         await asyncio.to_thread(self._outlets.writer.write_anomalies, anomalies)
         await self._outlets.publisher.publish([anomaly_record(a) for a in anomalies])
 
-    async def _alert(self, anomaly: Anomaly) -> None:
+    def _report(self, anomaly: Anomaly) -> None:
         driver = anomaly.causes[0].driver if anomaly.causes else "unknown"
         self._outlets.metrics.anomalies.labels(driver).inc()
         log.warning(
@@ -142,15 +161,6 @@ class Detection:
             money(anomaly.usd_per_hour, signed=True),
             anomaly.causes[0].lever if anomaly.causes else "no cause found",
         )
-        for sink in self._outlets.alerts:
-            try:
-                await sink.deliver(anomaly)
-                self._outlets.metrics.deliveries.labels("delivered").inc()
-            except SinkUnavailable as exc:
-                # The anomaly is on its topic and in ClickHouse; one deaf receiver must not
-                # keep the next window from being judged.
-                self._outlets.metrics.deliveries.labels("failed").inc()
-                log.error("%s", exc)
 
     async def _commit(self, offset: int) -> None:
         try:
@@ -175,16 +185,13 @@ async def _until_taken(write: Callable[[], Awaitable[None]]) -> None:
             return
 
 
-def _may_be_judged(record: Any) -> bool:
+def _may_be_judged(key: bytes | None, message: Message) -> bool:
     """By key and identity alone: most rows are of other lengths, or provisional."""
-    if record.key is not None and not record.key.startswith(JUDGED_KEYS):
+    if key is not None and not key.startswith(JUDGED_KEYS):
         return False
-    return not any(name == "ce_id" and value.endswith(b"~") for name, value in record.headers)
+    return not any(name == "ce_id" and value.endswith(b"~") for name, value in message.headers)
 
 
-def _row_of(record: Any) -> WindowRow | None:
-    try:
-        return WindowRow.model_validate_json(record.value or b"")
-    except ValidationError as exc:
-        log.error("window row at offset %d can't be read: %s", record.offset, exc)
-        return None
+def _stamp_ms(record: Any, message: Message) -> int:
+    """As it is told again when the topic is read again; but a sender's stamp may be any."""
+    return min(max(record.timestamp or 0, 0), message.appended_ns // 10**6)

@@ -2,7 +2,8 @@
 
 Stored first, then judged; the verdict is stored and published, and then the offset is committed. A
 crash in between repeats all of it: the same rows, and verdicts under the same ``ce_id``. What was
-read and is not yet judged is read again.
+read and is not yet judged is read again. What can't be read, or lies in the future, goes to the
+dead-letter topic, before its offset is committed: no message stops the reconciler.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from pydantic import ValidationError
 
 from metering.capacity import CapacityHeartbeat
-from metering.errors import SinkUnavailable
+from metering.errors import SinkUnavailable, UnreadableUsage
+from metering.heartbeats import heartbeat_of
+from metering.ledger import Refusal
+from metering.messages import Message
 from metering.reconciliation import Verdict
 from sinks.clickhouse.capacity import CapacityWriter
 from sinks.outages import OUTAGES
 from sinks.prometheus import ReconcilerMetrics
-from streams.publisher import Publisher, verdict_record
+from streams.publisher import Publisher, refused_heartbeat_record, verdict_record
 from streams.reconciler.judging import Judging
 from streams.reconciler.pending import Pending
 from streams.reconciler.telling import Telling
+from streams.record_message import message_of
 from streams.settings import Settings
 from streams.topics import USAGE_CAPACITY
 
@@ -97,24 +102,56 @@ class Reconciler:
             await self._consumer.stop()
 
     async def _store(self, records: list[Any]) -> None:
-        read = [(r.offset, _beat_of(r.value, r.offset)) for r in records]
-        beats = [beat for _, beat in read if beat is not None]
+        now_ns = time.time_ns()
+        read = [(r.offset, _beat_or_refusal(message_of(r, now_ns))) for r in records]
+        beats = [found for _, found in read if isinstance(found, CapacityHeartbeat)]
+        refusals = [found for _, found in read if isinstance(found, Refusal)]
         if beats:
             write = partial(asyncio.to_thread, self._writer.write_heartbeats, beats)
             await _until_taken(write)
             self._metrics.heartbeats.inc(len(beats))
-        for offset, beat in read:
-            self._pending.add(offset, beat)
+        if refusals:
+            letters = [refused_heartbeat_record(r, self._partition.partition) for r in refusals]
+            await _until_taken(partial(self._publisher.publish, letters))
+            self._report(refusals)
+        for offset, found in read:
+            beat = found if isinstance(found, CapacityHeartbeat) else None
+            self._pending.add(offset, beat, now_ns)
+
+    def _report(self, refusals: list[Refusal]) -> None:
+        """One line a reason, not one a message."""
+        for reason, count in Counter(r.reason for r in refusals).items():
+            self._metrics.refused.labels(reason).inc(count)
+            first = next(r for r in refusals if r.reason == reason)
+            log.error(
+                "%d heartbeats refused as %s, see usage.dlq.v1; the first, at offset %d: %s",
+                count, reason, first.message.offset, first.detail,
+            )  # fmt: skip
 
     async def _judge(self, now_ns: int) -> None:
         for beat in self._pending.ripe(now_ns):
-            verdicts = await _until_taken(partial(asyncio.to_thread, self._judging.judge, beat))
+            verdicts = await _until_taken(partial(self._verdicts, beat))
             if verdicts:
                 await _until_taken(partial(self._tell, verdicts))
                 self._telling.tell(beat.host, verdicts)
+            elif beat.boot_id is not None and not beat.models:
+                self._telling.clear(beat.host)
+            else:
+                self._telling.expire(beat.time_ns)
         done = self._pending.done(now_ns)
         if done > max(0, self._committed):
             await self._commit(done)
+
+    async def _verdicts(self, beat: CapacityHeartbeat) -> list[Verdict]:
+        """None where a heartbeat can't be compared: it must not stop those behind it."""
+        try:
+            return await asyncio.to_thread(self._judging.judge, beat)
+        except SinkUnavailable:
+            raise
+        except Exception:
+            self._metrics.failed.inc()
+            log.exception("heartbeat %s@%d was not compared", beat.source, beat.sequence)
+            return []
 
     async def _tell(self, verdicts: list[Verdict]) -> None:
         await asyncio.to_thread(self._writer.write_verdicts, verdicts, time.time_ns())
@@ -144,9 +181,8 @@ async def _until_taken(attempt: Callable[[], Awaitable[Taken]]) -> Taken:
             return taken
 
 
-def _beat_of(value: bytes | None, offset: int) -> CapacityHeartbeat | None:
+def _beat_or_refusal(message: Message) -> CapacityHeartbeat | Refusal:
     try:
-        return CapacityHeartbeat.model_validate_json(value or b"")
-    except ValidationError as exc:
-        log.error("heartbeat at offset %d can't be read: %s", offset, exc)
-        return None
+        return heartbeat_of(message)
+    except UnreadableUsage as exc:
+        return Refusal(message, exc.reason, exc.detail)

@@ -26,16 +26,29 @@ class Telling:
         self._told: dict[Key, frozenset[Quantity]] = {}
 
     def tell(self, host: str, verdicts: Sequence[Verdict]) -> None:
+        """At least one. A model that the host's last heartbeat does not speak of any more, as it
+        was unloaded or is not to be metered, is in no total."""
         self._metrics.verdicts.inc(len(verdicts))
         for verdict in verdicts:
             self._tell_of(verdict)
-        newest_ns = max(v.time_ns for v in verdicts)
         self._last[host] = list(verdicts)
+        self.expire(max(v.time_ns for v in verdicts))
+
+    def clear(self, host: str) -> None:
+        """Its server has no model any more that is to be metered."""
+        self._last.pop(host, None)
+        self._total_living()
+
+    def expire(self, time_ns: int) -> None:
+        """Forget hosts of which nothing was told for long before a heartbeat of ``time_ns``."""
         self._last = {
             name: last
             for name, last in self._last.items()
-            if newest_ns - last[0].time_ns <= FORGOTTEN_AFTER_NS
+            if time_ns - last[0].time_ns <= FORGOTTEN_AFTER_NS
         }
+        self._total_living()
+
+    def _total_living(self) -> None:
         living = {v.key for last in self._last.values() for v in last}
         self._told = {key: told for key, told in self._told.items() if key in living}
         self._total()

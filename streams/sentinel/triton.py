@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
@@ -19,6 +19,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 ANSWERS_WITHIN_S = 4.0
+AT_A_TIME = 32
 FRONT_PARAMETER = "target"
 """In the config.pbtxt of a front, which hands its requests on to the model that this names."""
 METERED_PARAMETER = "metered"
@@ -30,13 +31,12 @@ Key = tuple[str, str]
 
 
 class TritonCounters:
-    """One server, asked again and again. What it says of its models' configuration is asked once
-    for each model, and again when the server was away."""
+    """One server, asked again and again, for its models' configurations too: a model that is loaded
+    again under the same name and version may have another one, and nothing else tells."""
 
     def __init__(self, settings: Settings) -> None:
         self._grpc, self._metrics = settings.triton_grpc, settings.triton_metrics
         self._client: Any = None
-        self._counted: dict[Key, bool] = {}
         self._told: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -46,7 +46,6 @@ class TritonCounters:
         await self.close()
 
     async def close(self) -> None:
-        self._counted.clear()
         if self._client is not None:
             client, self._client = self._client, None
             await client.close()
@@ -63,7 +62,7 @@ class TritonCounters:
                 self._client = grpc_aio.InferenceServerClient(self._grpc)
             async with asyncio.timeout(ANSWERS_WITHIN_S):
                 statistics = await self._client.get_inference_statistics(as_json=False)
-                found = [stats for stats in statistics.model_stats if await self._is_counted(stats)]
+                found = await self._counted(list(statistics.model_stats))
         except (InferenceServerException, TimeoutError) as exc:
             await self.close()
             detail = exc.message() if isinstance(exc, InferenceServerException) else repr(exc)
@@ -76,17 +75,29 @@ class TritonCounters:
             sorted((_counters(s, failures) for s in found), key=lambda c: (c.model, c.version))
         )
 
-    async def _is_counted(self, stats: Any) -> bool:
-        key = (stats.name, stats.version)
-        if key not in self._counted:
-            answer = await self._client.get_model_config(*key, as_json=False)
-            config = answer.config
-            self._counted[key] = not (
-                config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
-                or FRONT_PARAMETER in config.parameters
-                or config.parameters[METERED_PARAMETER].string_value == "false"
-            )
-        return self._counted[key]
+    async def _counted(self, models: Sequence[Any]) -> list[Any]:
+        """Some at a time: a server may have hundreds."""
+        found: list[Any] = []
+        for n in range(0, len(models), AT_A_TIME):
+            some = models[n : n + AT_A_TIME]
+            are = await asyncio.gather(*(self._is_counted(m.name, m.version) for m in some))
+            found += [model for model, is_counted in zip(some, are, strict=True) if is_counted]
+        return found
+
+    async def _is_counted(self, name: str, version: str) -> bool:
+        """One that was unloaded since its counters were taken is not; the others are, still."""
+        try:
+            answer = await self._client.get_model_config(name, version, as_json=False)
+        except InferenceServerException:
+            if await self._client.is_model_ready(name, version):
+                raise
+            return False
+        config = answer.config
+        return not (
+            config.WhichOneof("scheduling_choice") == "ensemble_scheduling"
+            or FRONT_PARAMETER in config.parameters
+            or config.parameters[METERED_PARAMETER].string_value == "false"
+        )
 
     async def _failures(self) -> dict[Key, Failures] | None:
         """``None``: the metrics endpoint does not answer, or is switched off."""

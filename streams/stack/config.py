@@ -35,7 +35,7 @@ class StackConfig:
     model_repository: Path | None = None
     model_folders: tuple[Path, ...] = ()
     price_book: Path | None = None
-    webhooks: tuple[str, ...] | None = None
+    webhooks: tuple[str, ...] | None = field(default=None, repr=False)
     alert_floor_usd_per_hour: float | None = None
     region: str | None = None
     deployment: str | None = None

@@ -84,7 +84,7 @@ async def detect(settings: Settings, windows: int) -> list[Anomaly]:
     stored: list[Anomaly] = []
     store = SimpleNamespace(write_anomalies=stored.extend)
     metrics, publisher = DetectorMetrics(CollectorRegistry()), Publisher(settings)
-    outlets = Outlets(store, publisher, [], metrics)  # type: ignore[arg-type]  # a stand-in
+    outlets = Outlets(store, publisher, metrics)  # type: ignore[arg-type]  # a stand-in
     task = asyncio.create_task(Detection(settings, SpendDetector(), outlets).run())
     try:
         async with asyncio.timeout(60):

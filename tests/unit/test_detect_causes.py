@@ -6,10 +6,11 @@ from itertools import product
 
 import pytest
 
+from detectors.levers import mechanism
 from detectors.options import DetectorOptions
 from detectors.readings import Judgement, Move, Reading
 from detectors.root_cause import Leaf, find_causes
-from metering.costs import CauseTag, Driver
+from metering.costs import DRIVERS, CauseTag, Driver
 from metering.drivers import CostFactors
 
 OPTIONS = DetectorOptions()
@@ -239,3 +240,19 @@ def test_a_fall_is_explained_like_a_rise() -> None:
     one = leaf(fell, tenant="a", model="llama")
     tag = only(find_causes(one, [one], OPTIONS))
     assert tag.lever == "volume ▸ fewer requests ▸ {model=llama, tenant=a} ▸ 100 % of −$30/h"
+
+
+@pytest.mark.parametrize("requests", [1.0, 1e6, 2.0**64])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_part_that_is_larger_than_its_whole_has_a_mechanism_too(
+    driver: Driver, requests: float
+) -> None:
+    """Nothing forbids a row that says so, and none may stop the detector."""
+    usual = Reading(CostFactors(requests=requests, input_tokens=1.0), cached_input_tokens=1.0)
+    odd = Reading(
+        CostFactors(requests=requests, input_tokens=1.0),
+        retries=2.0 * requests,
+        cached_input_tokens=-9.0,
+    )
+    for before, after in ((usual, odd), (odd, usual), (odd, odd)):
+        assert mechanism(driver, before, after, rise=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import partial
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from metering.costs import Anomaly, CauseTag, WindowRow
 from metering.errors import SinkUnavailable
 from sinks.prometheus import DetectorMetrics
-from streams.detection import app
+from streams.detection import app, intervals
 from streams.detection.app import Detection, Outlets
 from streams.detection.intervals import Intervals
 from streams.publisher import Record
@@ -24,6 +25,8 @@ from streams.settings import Settings
 from streams.topics import COST_ANOMALIES
 
 START_MS = 1_780_000_000_000
+NOW_MS = START_MS + 3_600_000
+YEAR_MS = 365 * 86_400_000
 
 
 def value(window: int, tenant: str = "acme", **changes: Any) -> bytes:
@@ -103,12 +106,10 @@ class World:
         self.journal: list[str] = []
         self.store_refuses = 0
         self.publish_refuses = 0
-        self.deaf = False
         self.stored: list[Anomaly] = []
         self.published: list[Record] = []
-        self.delivered: list[Anomaly] = []
 
-    # The writer, the publisher and an alert sink.
+    # The writer and the publisher.
 
     def write_anomalies(self, anomalies: Sequence[Anomaly]) -> None:
         self.journal.append("store")
@@ -123,12 +124,6 @@ class World:
             self.publish_refuses -= 1
             raise SinkUnavailable("Kafka", len(records), "away")
         self.published += records
-
-    async def deliver(self, anomaly: Anomaly) -> None:
-        self.journal.append("deliver")
-        if self.deaf:
-            raise SinkUnavailable("webhook", 1, "away")
-        self.delivered.append(anomaly)
 
 
 class Consumer:
@@ -168,6 +163,7 @@ class Consumer:
             offset=self._next,
             value=self.world.topic[self._next],
             timestamp=self.world.stamps.get(self._next, 0),
+            timestamp_type=0,
             headers=headers,
             key=key,
         )
@@ -188,11 +184,13 @@ class Process:
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(app, "AIOKafkaConsumer", Consumer)
         monkeypatch.setattr(app, "RETRY_FIRST_S", 0.001)
+        clock = SimpleNamespace(time_ns=lambda: NOW_MS * 10**6, monotonic=time.monotonic)
+        monkeypatch.setattr(app, "time", clock)
         monkeypatch.setattr(app, "Intervals", partial(Intervals, settle_s=0.05))
         Consumer.world = world
         self.registry = CollectorRegistry()
         self.detector = Suspicious()
-        outlets = Outlets(world, world, [world], DetectorMetrics(self.registry))  # type: ignore[arg-type]  # fakes
+        outlets = Outlets(world, world, DetectorMetrics(self.registry))  # type: ignore[arg-type]  # fakes
         self.detection = Detection(Settings(), self.detector, outlets)  # type: ignore[arg-type]  # a fake
 
     async def live(self, windows: int) -> None:
@@ -212,21 +210,17 @@ class Process:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
-async def test_an_anomaly_is_stored_published_and_delivered_before_its_offset_is_committed(
+async def test_an_anomaly_is_stored_and_published_before_its_offset_is_committed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(value(0), value(0, "b"), value(1))
     process = Process(world, monkeypatch)
     await process.live(windows=2)
-    assert world.journal == [
-        *("store", "publish", "deliver", "deliver", "commit"),  # both cohorts of the first window
-        *("store", "publish", "deliver", "commit"),
-    ]
+    assert world.journal == [*("store", "publish", "commit"), *("store", "publish", "commit")]
     assert world.committed == 3
-    assert [a.tenant for a in world.delivered] == ["acme", "b", "acme"]
+    assert [r.key for r in world.published] == [b"acme", b"b", b"acme"]
     assert {r.topic for r in world.published} == {COST_ANOMALIES}
     assert process.metric("meter_anomalies_total", driver="volume") == 3
-    assert process.metric("meter_alert_deliveries_total", outcome="delivered") == 3
 
 
 async def test_a_restart_sees_all_windows_again_and_speaks_only_of_new_ones(
@@ -234,12 +228,12 @@ async def test_a_restart_sees_all_windows_again_and_speaks_only_of_new_ones(
 ) -> None:
     world = World(value(0), value(1))
     await Process(world, monkeypatch).live(windows=2)
-    told = len(world.delivered)
+    told = len(world.stored)
     world.topic += [value(2)]
     process = Process(world, monkeypatch)
     await process.live(windows=3)
     assert process.detector.observed == [0, 1, 2]
-    assert [a.window_start_ms for a in world.delivered[told:]] == [START_MS + 20_000]
+    assert [a.window_start_ms for a in world.stored[told:]] == [START_MS + 20_000]
     assert len(world.stored) == len(world.published) == 3
     assert world.committed == 3
 
@@ -257,7 +251,7 @@ async def test_a_death_before_the_commit_repeats_the_anomaly_under_its_id(
     assert len({a.anomaly_id for a in world.stored}) == 1
 
 
-async def test_a_store_that_refuses_is_asked_again_and_nobody_is_alerted_before(
+async def test_a_store_that_refuses_is_asked_again_and_nothing_is_published_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(value(0))
@@ -266,22 +260,9 @@ async def test_a_store_that_refuses_is_asked_again_and_nobody_is_alerted_before(
     assert world.journal == [
         *("store", "store"),
         *("store", "publish"),
-        *("store", "publish", "deliver", "commit"),
+        *("store", "publish", "commit"),
     ]
     assert len({a.anomaly_id for a in world.stored}) == 1
-
-
-async def test_a_deaf_receiver_stops_neither_the_commit_nor_the_next_window(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    world = World(value(0), value(1))
-    world.deaf = True
-    process = Process(world, monkeypatch)
-    await process.live(windows=2)
-    assert world.committed == 2
-    assert len(world.stored) == 2
-    assert process.metric("meter_alert_deliveries_total", outcome="failed") == 2
-    assert process.metric("meter_alert_deliveries_total", outcome="delivered") == 0
 
 
 async def test_a_row_that_can_not_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +271,97 @@ async def test_a_row_that_can_not_be_read_is_passed_over(monkeypatch: pytest.Mon
     await process.live(windows=2)
     assert process.detector.observed == [0, 1]
     assert world.committed == 5
+
+
+HOSTILE_ROWS: dict[str, tuple[bytes | None, str]] = {
+    "a year ahead": (value(YEAR_MS // 10_000), "from-the-future"),
+    "beyond every clock": (value(0, window_start_ms=10**30), "from-the-future"),
+    "not aligned": (value(0, window_start_ms=START_MS + 3), "invalid"),
+    "before 1970": (value(0, window_start_ms=-10_000), "invalid"),
+    "no length": (value(0, window_seconds=0), "invalid"),
+    "a count beyond 64 bits": (value(0, gpu_ns=2**64), "invalid"),
+    "a negative count": (value(0, requests=-1), "invalid"),
+    "a cost beyond all money": (
+        value(0).replace(b'"cost_usd":"2"', b'"cost_usd":"1E400"'), "invalid",
+    ),
+    "a negative cost": (value(0, input_cost_usd=Decimal(-1)), "invalid"),
+    "a cost that is no number": (
+        value(0).replace(b'"cost_usd":"2"', b'"cost_usd":"NaN"'), "invalid",
+    ),
+    "an endless cost": (
+        value(0).replace(b'"cost_usd":"2"', b'"cost_usd":"Infinity"'), "invalid",
+    ),
+    "nothing": (None, "malformed"),
+    "null": (b"null", "invalid"),
+    "nested": (b"[" * 100_000, "malformed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_ROWS)
+async def test_a_hostile_row_is_counted_and_stops_nothing(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile, reason = HOSTILE_ROWS[name]
+    world = World(hostile, value(0), hostile, value(1), hostile, value(2))
+    process = Process(world, monkeypatch)
+    await process.live(windows=3)
+    assert process.detector.observed == [0, 1, 2]
+    assert world.committed == 6
+    assert process.metric("meter_detector_refused_rows_total", reason=reason) == 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ([("ce_id", None)], 0),
+        ([("ce_id", b"\xff\x00")], 0),
+        ([("ce_id", b""), ("ce_id", None), ("", None)], 0),
+        ([("ce_type", None)], 2),
+        ([("ce_type", b"inference-meter.usage.batch.v1")], 2),
+        ([("ce_specversion", b"")], 2),
+    ],
+)
+async def test_headers_that_are_null_or_garbled_stop_nothing(
+    headers: list[tuple[str, bytes | None]], refused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(value(0), value(1), value(2), value(3))
+    world.of_record = {n: (tuple(headers), b"10/garbled") for n in (0, 2)}  # type: ignore[misc]  # Kafka has null values
+    process = Process(world, monkeypatch)
+    await process.live(windows=2 if refused else 4)
+    assert process.detector.observed == ([1, 3] if refused else [0, 1, 2, 3])
+    reason = "meter_detector_refused_rows_total"
+    assert process.metric(reason, reason="wrong-type") == refused
+
+
+async def test_a_stamp_of_a_sender_that_is_ahead_does_not_end_windows_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows of one window, with a record between them that claims to be from next year."""
+    world = World(value(0, "a"), b"{", value(0, "b"), value(1))
+    world.stamps = {0: NOW_MS, 1: NOW_MS + YEAR_MS, 2: NOW_MS, 3: NOW_MS}
+    monkeypatch.setattr(intervals, "MOST_EXTRA_WAIT_S", 0.2)
+    process = Process(world, monkeypatch)
+    await process.live(windows=2)
+    assert [r.key for r in world.published] == [b"a", b"b", b"acme"]
+
+
+async def test_a_window_that_breaks_its_model_does_not_stop_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(value(0), value(1), value(2))
+    process = Process(world, monkeypatch)
+    observe = process.detector.observe
+
+    def broken(rows: Sequence[WindowRow]) -> list[Anomaly]:
+        if rows[0].window_start_ms == START_MS + 10_000:
+            raise ZeroDivisionError
+        return observe(rows)
+
+    process.detector.observe = broken  # type: ignore[method-assign]
+    await process.live(windows=3)
+    assert process.detector.observed == [0, 2]
+    assert world.committed == 3
+    assert process.metric("meter_detector_failed_windows_total") == 1
 
 
 async def test_rows_that_are_not_to_be_judged_are_passed_over_unread(
@@ -321,14 +393,14 @@ async def test_two_writers_that_are_apart_lose_and_repeat_nothing_at_a_death_bet
     first = Process(world, monkeypatch)
     await first.live(windows=2)
     assert first.detector.observed == [0, 1]
-    assert len(world.delivered) == 4
+    assert len(world.stored) == 4
     assert world.committed == 4
-    world.committed, world.delivered = 1, []  # it died before the second window was judged
+    world.committed, world.stored = 1, []  # it died before the second window was judged
     await Process(world, monkeypatch).live(windows=2)
-    told = {(a.window_start_ms - START_MS, a.tenant) for a in world.delivered}
+    told = {(a.window_start_ms - START_MS, a.tenant) for a in world.stored}
     assert told >= {(10_000, "a"), (10_000, "b")}, "the second window is told"
     await Process(world, monkeypatch).live(windows=2)
-    assert len(world.delivered) == 4, "and no third time"
+    assert len(world.stored) == 4, "and no third time"
 
 
 async def test_a_start_reads_no_further_back_than_its_models_need(
@@ -340,7 +412,7 @@ async def test_a_start_reads_no_further_back_than_its_models_need(
     process = Process(world, monkeypatch)
     await process.live(windows=3)
     assert process.detector.observed == [3, 4, 5]
-    assert [a.window_start_ms for a in world.delivered] == [START_MS + 50_000]
+    assert [a.window_start_ms for a in world.stored] == [START_MS + 50_000]
 
 
 async def test_what_the_topic_has_forgotten_is_not_looked_for(
@@ -362,4 +434,4 @@ async def test_a_start_without_kafka_waits_for_it_and_leaves_no_connection_open(
     await process.live(windows=2)
     assert process.detector.observed == [0, 1]
     assert (world.start_fails, world.connected) == (0, 0)
-    assert len(world.delivered) == 2
+    assert len(world.stored) == 2

@@ -23,8 +23,8 @@ from metering.reconciliation import (
     judge,
     percent,
 )
-from streams.reconcile import as_json, by_model
-from streams.reconcile_table import outcome_table, verdict_table
+from streams.reconcile import as_json, by_model, earlier_json
+from streams.reconcile_table import earlier_table, outcome_table, verdict_table
 
 NS = 10**9
 GPU_NS = 100 * NS
@@ -202,3 +202,36 @@ def test_the_tables_show_both_numbers_where_they_differ() -> None:
     assert "before the queue" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "–" in shown([verdict(counters(successes=0, batch_stats=()), Tally())])
+
+
+def test_what_may_be_missing_of_gpu_time_is_said_as_it_is_allowed() -> None:
+    """10 %, and what each execution and each process may take: of a short time far more."""
+    at_most = verdict(high=tally(gpu_ns=GPU_NS - ALLOWED_NS))
+    assert as_json(at_most)["gpu_ns_may_be_missing"] == ALLOWED_NS
+    assert "89.7%  89.7%" in shown([at_most])
+    below = verdict(high=tally(gpu_ns=GPU_NS - ALLOWED_NS - NS))
+    assert "88.7%  89.7%" in shown([below])
+    short = verdict(counters(batch_stats=(BatchStats(size=4, executions=10, compute_infer_ns=3),)))
+    assert "0.0%" in shown([short])
+
+
+def test_requests_that_were_cancelled_or_answered_with_an_error_are_not_shown_as_answered() -> None:
+    found = verdict(high=tally(errors=2, cancelled=3))
+    assert found.agrees
+    lines = [line.split() for line in shown([found]).splitlines()]
+    assert ["tiny", "executed", "40", "40", "–", "–"] in lines
+    assert ["answered", "35"] in lines
+    assert ["answered", "with", "an", "error", "2"] in lines
+    assert ["cancelled", "while", "executed", "3"] in lines
+    assert (as_json(found)["cancelled"], as_json(found)["answered_with_error"]) == (3, 2)
+
+
+def test_earlier_servers_are_shown_with_what_does_not_agree() -> None:
+    lost = verdict(high=tally(executions=9, rows=36, answered=36), time_ns=1_780_000_000 * NS)
+    out = io.StringIO()
+    Console(file=out, width=100).print(earlier_table([lost]))
+    text = " ".join(out.getvalue().split())
+    assert "tiny 2026-05-28 20:26:40 40 4 90.00% executions, rows, answered" in text
+    (document,) = earlier_json([lost])
+    assert (document["boot_id"], document["missing"]) == ("b", 4)
+    assert document["compared_at"] == "2026-05-28T20:26:40.000000000Z"

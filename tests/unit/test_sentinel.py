@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,40 @@ async def test_a_device_is_told_of_while_it_is_there(tmp_path: Path) -> None:
     assert registry.get_sample_value("meter_instance_executions", labels) is None
 
 
+async def test_an_instance_is_not_idle_while_a_batch_runs(tmp_path: Path) -> None:
+    watching = sentinel(tmp_path, Kafka(), CollectorRegistry())
+    board = Board.open(tmp_path, "cpu:0", "a chip", "h/b/1/tiny_0", "tiny")
+    idle = [(await watching.beat_once()).instances[0].idle_ns]
+    board.begin()
+    for _ in range(3):
+        (instance,) = (await watching.beat_once()).instances
+        assert instance.batch_ns + instance.idle_ns == instance.wall_ns
+        idle.append(instance.idle_ns)
+    assert idle[1] == idle[2] == idle[3] >= idle[0]
+    board.end()
+    board.close()
+
+
+async def test_a_heartbeat_names_the_board_and_when_it_was_read(tmp_path: Path) -> None:
+    """Two log folders with one device name have two boards; one that is made anew is another."""
+    folders, names = (tmp_path / "one", tmp_path / "two"), []
+    for folder in (*folders, folders[0]):
+        for path in folder.glob(".devices/*"):
+            path.unlink()
+        board = Board.open(folder, "cpu:0", "a chip", "h/b/1/tiny_0", "tiny")
+        watching = sentinel(folder, Kafka(), CollectorRegistry())
+        before_ns = time.time_ns()
+        first, second = [(await watching.beat_once()).devices[0] for _ in range(2)]
+        assert first.board == second.board
+        assert first.read_ns is not None
+        assert second.read_ns is not None
+        assert first.read_ns - before_ns > -NS
+        assert abs(second.read_ns - first.read_ns - second.wall_ns + first.wall_ns) < NS
+        names.append(first.board)
+        board.close()
+    assert len(set(names)) == 3
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"asked_ns": 4}, {"boot_id": None}, {"triton_answers": False}],
@@ -124,8 +159,8 @@ def beat_at(asked_ns: int, host: str = "h") -> CapacityHeartbeat:
 def test_of_the_ripe_heartbeats_the_newest_of_each_host_is_judged() -> None:
     pending = Pending(grace_ns=10)
     for offset, (asked_ns, host) in enumerate([(1, "a"), (2, "b"), (3, "a"), (8, "a")]):
-        pending.add(offset, beat_at(asked_ns, host))
-    pending.add(4, None)
+        pending.add(offset, beat_at(asked_ns, host), asked_ns)
+    pending.add(4, None, 8)
     assert pending.ripe(10) == []
     assert pending.done(10) == 0
     assert [(b.host, b.asked_ns) for b in pending.ripe(13)] == [("b", 2), ("a", 3)]
@@ -133,6 +168,14 @@ def test_of_the_ripe_heartbeats_the_newest_of_each_host_is_judged() -> None:
     assert [b.asked_ns for b in pending.ripe(18)] == [8]
     assert pending.done(18) == 5
     assert pending.ripe(10**6) == []
+
+
+def test_a_heartbeat_from_a_host_that_is_ahead_waits_no_longer_than_others() -> None:
+    pending = Pending(grace_ns=10)
+    pending.add(0, beat_at(10**15), 5)
+    pending.add(1, beat_at(5, "b"), 5)
+    assert [b.host for b in pending.ripe(15)] == ["h", "b"]
+    assert pending.done(15) == 2
 
 
 def counters() -> ModelCounters:
@@ -195,3 +238,15 @@ def test_the_events_carry_their_identity() -> None:
     assert headers["ce_type"] == b"inference-meter.usage.reconciliation.v1"
     assert headers["ce_id"] == b"b/m/1@8"
     assert json.loads(verdict_record(judged).value)["coverage_percent"] == "100.00"
+
+
+def test_a_model_that_is_not_metered_any_more_is_in_no_total() -> None:
+    """Though the last verdict on it said that something was missing, and no model is left."""
+    registry = CollectorRegistry()
+    telling = Telling(ReconcilerMetrics(registry))
+    missing = "meter_reconciliation_missing_executions"
+    for leave in (lambda: telling.clear("h"), lambda: telling.expire(1 + 2 * FORGOTTEN_AFTER_NS)):
+        telling.tell("h", [verdict(1, 4)])
+        assert registry.get_sample_value(missing, {"model": "m"}) == 6
+        leave()
+        assert registry.get_sample_value(missing, {"model": "m"}) is None

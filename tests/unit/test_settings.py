@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import ssl
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import MeteringError
+from sinks.clickhouse.connection import connect
+from streams.detection.__main__ import alert_sinks
 from streams.settings import METADATA_MAX_AGE_MS, InvalidSettings, Settings, misspelt
+from streams.stack.config import StackConfig
 from streams.stack.places import REPO
+from streams.targets import clickhouse_target
+from tests.waiting import until
 
 SECRET = "s3cret-never-shown"  # noqa: S105  only a test's
 SECRETS = {
@@ -70,6 +78,85 @@ def test_secrets_show_in_no_representation() -> None:
     )
     for representation in shown:
         assert SECRET not in representation
+
+
+ADDRESSES = {
+    "METER_WEBHOOKS": (
+        f"https://hooks.example/services/{SECRET},http://me:{SECRET}@h/,http://h:{SECRET}/,{SECRET},"
+        f"http://[{SECRET}/,https://h/?token={SECRET},https://h/#{SECRET}"
+    ),
+    "METER_ALERTMANAGER": f"http://me:{SECRET}@alertmanager:9093/{SECRET}",
+    "METER_CLICKHOUSE": f"http://me:{SECRET}@clickhouse:8123/?password={SECRET}",
+}
+
+
+def test_secrets_within_addresses_show_in_no_representation() -> None:
+    settings = Settings.from_env(ADDRESSES)
+    changed = settings.model_copy(update={"webhooks": (f"http://h/{SECRET}",)})
+    config = StackConfig(Path("x"), webhooks=settings.webhooks)
+    for each in (settings, changed):
+        shown = (
+            repr(each), str(each), each.model_dump_json(), repr(each.model_dump()), repr(config),
+            repr(clickhouse_target(each)),
+        )  # fmt: skip
+        for representation in shown:
+            assert SECRET not in representation
+    assert "alertmanager='http://alertmanager:9093/…'" in repr(settings)
+    assert Settings.from_env(settings.to_env()) == settings, "what is read is whole"
+
+
+@pytest.mark.parametrize("url", [ADDRESSES["METER_CLICKHOUSE"], f"http://h/?password={SECRET}"])
+def test_a_password_in_clickhouses_url_is_refused_unshown(url: str) -> None:
+    with pytest.raises(MeteringError) as error:
+        connect(clickhouse_target(Settings(clickhouse=url)))
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("METER_WEBHOOKS", f"hooks.example/{SECRET}"),
+        ("METER_WEBHOOKS", f"http://h:{SECRET}/"),
+        ("METER_ALERTMANAGER", f"ftp://me:{SECRET}@h/"),
+        ("METER_WEBHOOK_SECRET", f"whsec_{SECRET}!"),
+    ],
+)
+def test_an_alert_target_that_can_not_be_used_is_an_error_that_shows_no_secret(
+    name: str, value: str
+) -> None:
+    settings = Settings.from_env({"METER_WEBHOOKS": "http://h/", name: value})
+    with pytest.raises(MeteringError) as error:
+        alert_sinks(settings)
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize("process", ["detection", "reconciler", "sentinel"])
+async def test_a_process_without_its_neighbours_logs_no_secret(
+    process: str, tmp_path: Path
+) -> None:
+    """Each says that it waits for Kafka, and none says with which password."""
+    addresses = {name: value for name, value in ADDRESSES.items() if name != "METER_WEBHOOKS"}
+    env = {
+        **os.environ, **SECRETS, **addresses,
+        "METER_WEBHOOKS": f"https://hooks.example/services/{SECRET},http://me:{SECRET}@h/",
+        "METER_KAFKA": "127.0.0.1:1", "METER_KAFKA_USERNAME": "meter",
+        "METER_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "METER_CLICKHOUSE": "http://127.0.0.1:1",
+        "METER_TRITON_GRPC": "127.0.0.1:1", "METER_LOG_DIR": str(tmp_path / "log"),
+        "METER_STATE_DIR": str(tmp_path / "state"),
+    }  # fmt: skip
+    (tmp_path / "log").mkdir()
+    command = [sys.executable, "-m", f"streams.{process}"]
+    log = tmp_path / "process.log"
+    with log.open("wb") as stream:
+        running = await asyncio.create_subprocess_exec(
+            *command, env=env, stdout=stream, stderr=stream
+        )
+        try:
+            await until(lambda: b"again in" in log.read_bytes(), timeout_s=90)
+        finally:
+            running.kill()
+            await running.wait()
+    assert SECRET not in log.read_text()
 
 
 def test_every_secret_is_kept_as_one() -> None:

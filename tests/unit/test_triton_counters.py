@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -41,7 +42,9 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Speaks Triton's protocol; ``tiny`` and ``embedder`` are to be metered."""
 
     def __init__(self) -> None:
-        self.configs_asked = 0
+        self.unmetered = {"tokenizer"}
+        self.unloaded: set[str] = set()
+        self.broken: set[str] = set()
 
     async def ModelStatistics(  # noqa: N802, RUF100  the protocol's name
         self, request: object, context: object
@@ -73,17 +76,25 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         )
 
     async def ModelConfig(  # noqa: N802, RUF100  the protocol's name
-        self, request: service_pb2.ModelConfigRequest, context: object
+        self, request: service_pb2.ModelConfigRequest, context: Any
     ) -> object:
-        self.configs_asked += 1
+        if request.name in self.unloaded | self.broken:
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, f"{request.name} is not at ready state"
+            )
         config = model_config_pb2.ModelConfig(name=request.name)
         if request.name == "ensemble":
             config.ensemble_scheduling.step.add(model_name="tiny")
         if request.name == "front":
             config.parameters["target"].string_value = "tiny"
-        if request.name == "tokenizer":
+        if request.name in self.unmetered:
             config.parameters["metered"].string_value = "false"
         return service_pb2.ModelConfigResponse(config=config)
+
+    async def ModelReady(  # noqa: N802, RUF100  the protocol's name
+        self, request: service_pb2.ModelReadyRequest, context: object
+    ) -> object:
+        return service_pb2.ModelReadyResponse(ready=request.name not in self.unloaded)
 
 
 @pytest.fixture
@@ -123,11 +134,9 @@ def nobody() -> Iterator[str]:
 async def test_an_execution_counts_once_and_what_hands_on_or_is_exempt_does_not(
     triton: tuple[Settings, Server],
 ) -> None:
-    settings, server = triton
+    settings, _ = triton
     async with TritonCounters(settings) as counters:
         embedder, tiny = await counters.ask()
-        await counters.ask()
-    assert server.configs_asked == 5, "once for each model"
     assert tiny == ModelCounters(
         model="tiny",
         version="1",
@@ -144,6 +153,41 @@ async def test_an_execution_counts_once_and_what_hands_on_or_is_exempt_does_not(
     assert (tiny.executions, tiny.rows, tiny.gpu_ns) == (5, 17, 1_200)
     assert embedder.model == "embedder"
     assert embedder.failures is None, "the metrics do not speak of it"
+
+
+async def test_a_model_that_is_loaded_again_is_counted_as_it_is_configured_now(
+    triton: tuple[Settings, Server],
+) -> None:
+    settings, server = triton
+
+    async def names() -> list[str]:
+        return [c.model for c in await counters.ask()]
+
+    async with TritonCounters(settings) as counters:
+        assert await names() == ["embedder", "tiny"]
+        server.unmetered = {"tiny"}
+        assert await names() == ["embedder", "tokenizer"]
+        server.unmetered = set()
+        assert await names() == ["embedder", "tiny", "tokenizer"]
+
+
+async def test_a_model_that_is_unloaded_just_now_does_not_hide_the_others(
+    triton: tuple[Settings, Server],
+) -> None:
+    settings, server = triton
+    server.unloaded = {"tiny"}
+    async with TritonCounters(settings) as counters:
+        assert [c.model for c in await counters.ask()] == ["embedder"]
+
+
+async def test_a_loaded_model_whose_configuration_is_not_told_is_no_reason_to_count_without_it(
+    triton: tuple[Settings, Server],
+) -> None:
+    settings, server = triton
+    server.broken = {"tiny"}
+    async with TritonCounters(settings) as counters:
+        with pytest.raises(MeteringError, match="tiny is not at ready state"):
+            await counters.ask()
 
 
 async def test_without_metrics_the_reasons_of_failures_are_not_known(

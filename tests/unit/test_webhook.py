@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import socket
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from metering.costs import Anomaly, CauseTag
-from metering.errors import MeteringError, SinkUnavailable
+from metering.errors import MeteringError, SinkRefused, SinkUnavailable
 from sinks.alertmanager import AlertmanagerSink, alert, summary
 from sinks.http_post import RetryPolicy
 from sinks.webhook import WebhookSink, cloud_event
@@ -152,7 +154,50 @@ async def test_a_secret_signs_id_time_and_body() -> None:
         assert headers["webhook-signature"] == "v1," + base64.b64encode(mac.digest()).decode()
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_" + base64.b64encode(bytes(range(64))).decode(),
+        "whsec_" + base64.b64encode(b"unpadded, as some are").decode().rstrip("="),
+    ],
+    ids=["24 bytes", "64 bytes", "unpadded"],
+)
+@pytest.mark.parametrize("around", ["{}", "{}\n", " {} "], ids=["plain", "line break", "spaces"])
+async def test_a_secret_of_standard_webhooks_is_verified_by_their_library(
+    secret: str, around: str
+) -> None:
+    given = around.format(secret).encode()
+    anomaly = ANOMALY.model_copy(update={"tenant": "Übermut 🚀"})
+    async with (
+        receiving(Receiver()) as receiver,
+        webhook(receiver.url, Naps(), secret=given) as sink,
+    ):
+        await sink.deliver(anomaly)
+    (headers,), (body,) = receiver.headers, receiver.bodies
+    assert Webhook(secret).verify(body, headers)["data"]["tenant"] == "Übermut 🚀"
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_" + base64.b64encode(b"another").decode()).verify(body, headers)
+
+
+async def test_a_secret_without_a_prefix_is_the_key_itself() -> None:
+    async with (
+        receiving(Receiver()) as receiver,
+        webhook(receiver.url, Naps(), secret=b"between the two of us") as sink,
+    ):
+        await sink.deliver(ANOMALY)
+    (headers,), (body,) = receiver.headers, receiver.bodies
+    Webhook(b"between the two of us").verify(body, headers)
+
+
+@pytest.mark.parametrize("secret", ["whsec_", "whsec_===", "whsec_hunter2!", "whsec_a", "whsec_ü"])
+def test_a_secret_whose_key_is_not_base64_is_refused_unshown(secret: str) -> None:
+    with pytest.raises(MeteringError, match="not Base64") as caught:
+        WebhookSink("http://h/", secret=secret.encode())
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503])
 async def test_a_passing_failure_is_tried_again_with_the_same_key(status: int) -> None:
     naps = Naps()
     async with (
@@ -177,14 +222,14 @@ async def test_after_the_last_try_the_sink_is_unavailable() -> None:
     assert len(naps.seconds) == 3
 
 
-@pytest.mark.parametrize("status", [307, 400, 401, 404, 413])
+@pytest.mark.parametrize("status", [307, 400, 401, 403, 404, 410, 413, 422])
 async def test_a_refusal_is_final(status: int) -> None:
     naps = Naps()
     async with (
         receiving(Receiver(statuses=[status])) as receiver,
         webhook(receiver.url, naps) as sink,
     ):
-        with pytest.raises(SinkUnavailable, match=f"HTTP {status} at try 1 of 4"):
+        with pytest.raises(SinkRefused, match=f"HTTP {status} at try 1 of 4"):
             await sink.deliver(ANOMALY)
     assert (len(receiver.bodies), naps.seconds) == (1, [])
 
@@ -231,7 +276,12 @@ async def test_no_secret_of_an_address_is_shown(caplog: pytest.LogCaptureFixture
         async with webhook(url, Naps(), secret=b"sh4red") as sink:
             with caplog.at_level(logging.DEBUG), pytest.raises(SinkUnavailable) as caught:
                 await sink.deliver(ANOMALY)
-    said = caplog.text + str(caught.value)
+        said = (
+            caplog.text
+            + str(caught.value)
+            + repr(sink)
+            + "".join(traceback.format_exception(caught.value))
+        )
     assert host in said
     assert not [s for s in secrets if s in said]
 
@@ -324,6 +374,17 @@ async def test_alertmanager_that_is_away_is_tried_again() -> None:
         await sink.deliver(ANOMALY)
     assert receiver.paths == ["/api/v2/alerts"] * 2
     assert len(naps.seconds) == 1
+
+
+async def test_an_alert_that_comes_late_ends_so_much_later() -> None:
+    """Alertmanager tells nobody of an alert whose end is past."""
+    async with (
+        receiving(Receiver()) as receiver,
+        AlertmanagerSink(receiver.url, policy=FAST, sleep=Naps()) as sink,
+    ):
+        await sink.deliver(ANOMALY, 3600.5)
+    (got,) = json.loads(receiver.bodies[0])
+    assert got["endsAt"] == "2023-11-14T23:23:31.000000000Z"
 
 
 def test_an_alert_without_a_cause_and_a_fall_say_so() -> None:

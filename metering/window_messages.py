@@ -1,0 +1,49 @@
+"""Messages of the window topic to rows that can be judged, or to what is wrong with them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pydantic import ValidationError
+
+from metering.cloudevents import COST_WINDOW_TYPE, check_headers
+from metering.costs import WindowRow
+from metering.errors import UnreadableUsage
+from metering.heartbeats import FUTURE_NS, unreadable
+from metering.messages import Message
+
+BELOW_USD = Decimal(10) ** 12
+"""A window costs less. What follows from it, per hour and over all cohorts, can then be stored."""
+_COSTS = ("cost_usd", "input_cost_usd", "output_cost_usd")
+
+
+def window_row_of(message: Message) -> WindowRow:
+    """The row in a message. Whether it lies in the future is judged by the message's stamp.
+
+    Raises:
+        UnreadableUsage: with the reason ``wrong-type``, ``malformed``, ``invalid`` or
+            ``from-the-future``.
+    """
+    check_headers(message.headers, COST_WINDOW_TYPE)
+    try:
+        row = WindowRow.model_validate_json(message.value)
+    except ValidationError as exc:
+        raise unreadable(exc) from None
+    length_ms = row.window_seconds * 1000
+    if row.window_start_ms < 0 or row.window_start_ms % length_ms:
+        raise UnreadableUsage(
+            "invalid",
+            f"window_start_ms={row.window_start_ms} is no multiple of {row.window_seconds} s",
+        )
+    end_ms = row.window_start_ms + length_ms
+    if end_ms * 10**6 > message.appended_ns + FUTURE_NS:
+        raise UnreadableUsage(
+            "from-the-future",
+            f"the window ends at {end_ms} ms, more than {FUTURE_NS // 10**9} s after "
+            f"{message.appended_ns // 10**6} ms, when its row was written",
+        )
+    for name in _COSTS:
+        cost = getattr(row, name)
+        if cost is not None and not 0 <= cost < BELOW_USD:
+            raise UnreadableUsage("invalid", f"{name}={cost}: want 0 to below {BELOW_USD:f} USD")
+    return row

@@ -1,0 +1,246 @@
+"""Delivers ``cost.anomalies.v1`` to one webhook or Alertmanager, at least once.
+
+Each target has a consumer group and a task of its own, so that none waits for another, nor the
+detector for any. An alert is tried until it is delivered, or refused for good; then its offset is
+committed. A crash in between delivers it again, under the same identity. What is not delivered
+waits in the topic, through restarts, for as long as the topic keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from metering.cloudevents import COST_ANOMALY_TYPE, check_headers
+from metering.costs import Anomaly
+from metering.errors import SinkRefused, SinkUnavailable, UnreadableUsage
+from metering.heartbeats import unreadable
+from metering.messages import Message
+from sinks.prometheus import DetectorMetrics
+from streams.detection.pending_alerts import Alert, PendingAlerts
+from streams.record_message import message_of
+from streams.settings import Settings
+from streams.topics import COST_ANOMALIES
+
+log = logging.getLogger(__name__)
+
+GROUP_PREFIX = "inference-meter-alerts"
+POLL_MS = 250
+RETRY_FIRST_S = 0.2
+RETRY_MOST_S = 5.0
+
+
+class AlertSink(Protocol):
+    """One attempt: raises SinkUnavailable where it is to be tried again, SinkRefused where not."""
+
+    async def deliver(self, anomaly: Anomaly, late_s: float = 0.0) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``name`` stands in logs and metrics; the address, which may hold secrets, does not."""
+
+    name: str
+    group: str
+    sink: AlertSink
+
+
+def group_of(address: str) -> str:
+    """Of the whole address, its secrets included, as a digest: a target that gets another address
+    is another target."""
+    return f"{GROUP_PREFIX}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+
+
+class Delivery:
+    """Of one target."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        target: Target,
+        metrics: DetectorMetrics,
+        part: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._target = target
+        self._metrics = metrics
+        self._part = part
+        self._pending = PendingAlerts(part)
+        self._consumer: Any = None
+        self._partitions: set[int] = set()
+        self._delay_s = RETRY_FIRST_S
+        self.positioned = asyncio.Event()
+        """Set once the place is committed from which on every anomaly is delivered."""
+
+    async def run(self) -> None:
+        """Until cancelled. Waits for as long as Kafka or the target is away."""
+        try:
+            while True:
+                try:
+                    await self._connect()
+                    self.positioned.set()
+                    self._delay_s = RETRY_FIRST_S
+                    await self._deliver_all()
+                except (KafkaError, SinkUnavailable) as exc:
+                    log.warning(
+                        "alerts to %s wait for Kafka: %r; trying again in %.1f s",
+                        self._target.name, exc, self._delay_s,
+                    )  # fmt: skip
+                await self._disconnect()
+                await asyncio.sleep(self._delay_s)
+                self._delay_s = min(self._delay_s * 2, RETRY_MOST_S)
+        finally:
+            await self._disconnect()
+
+    async def _connect(self) -> None:
+        """A consumer where the group ended. A new target is told of what is published from now on,
+        and that place is committed at once."""
+        self._pending = PendingAlerts(self._part)
+        self._consumer = consumer = AIOKafkaConsumer(
+            **self._settings.kafka_client(),
+            group_id=self._target.group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+        await consumer.start()
+        consumer.assign([TopicPartition(COST_ANOMALIES, 0)])
+        await consumer.end_offsets([TopicPartition(COST_ANOMALIES, 0)])
+        self._partitions = self._found_partitions() or {0}
+        partitions = [TopicPartition(COST_ANOMALIES, p) for p in sorted(self._partitions)]
+        consumer.assign(partitions)
+        beginnings = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        committed = {p: await consumer.committed(p) for p in partitions}
+        is_new = all(offset is None for offset in committed.values())
+        for partition, offset in committed.items():
+            begin = beginnings[partition]
+            if offset is None:
+                place = ends[partition] if is_new else begin
+                await consumer.commit({partition: place})
+            else:
+                place = max(offset, begin)
+                self._report_expired(place - offset)
+            consumer.seek(partition, place)
+
+    def _report_expired(self, count: int) -> None:
+        if count:
+            self._metrics.refusals.labels(self._target.name).inc(count)
+            log.error("%d alerts to %s expired in their topic", count, self._target.name)
+
+    def _found_partitions(self) -> set[int]:
+        return set(self._consumer.partitions_for_topic(COST_ANOMALIES) or ())
+
+    async def _disconnect(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError):
+                await consumer.stop()
+
+    async def _deliver_all(self) -> None:
+        """Until partitions are added."""
+        while self._found_partitions() <= self._partitions:
+            alert = self._pending.next()
+            wait_s = POLL_MS / 1000
+            if alert is not None:
+                wait_s = min(wait_s, max(0.0, alert.due_s - time.monotonic()))
+            if self._pending.is_full:
+                await asyncio.sleep(wait_s)
+            else:
+                await self._read(round(wait_s * 1000))
+            alert = self._pending.next()
+            if alert is not None and alert.due_s <= time.monotonic():
+                await self._try(alert)
+            await self._commit()
+            await self._tell_pending()
+
+    async def _read(self, timeout_ms: int) -> None:
+        batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=1)
+        now_ns = time.time_ns()
+        for partition, records in batches.items():
+            for record in records:
+                message = message_of(record, now_ns)
+                place = (partition.partition, record.offset)
+                published_ms = min(max(record.timestamp or 0, 0), now_ns // 10**6)
+                try:
+                    anomaly = anomaly_of(message)
+                except UnreadableUsage as exc:
+                    self._give_up(f"offset {record.offset}", exc)
+                    self._pending.pass_over(place)
+                else:
+                    alert = Alert(place, anomaly, published_ms, time.monotonic())
+                    self._pending.add(alert)
+
+    async def _try(self, alert: Alert) -> None:
+        name = self._target.name
+        late_s = max(0.0, time.time() - alert.published_ms / 1000)
+        try:
+            await self._target.sink.deliver(alert.anomaly, late_s)
+        except SinkRefused as exc:
+            self._metrics.deliveries.labels("refused").inc()
+            self._metrics.refusals.labels(name).inc()
+            log.error("alert %s is refused for good: %s", alert.anomaly.anomaly_id, exc)
+            self._pending.done(alert)
+        except SinkUnavailable as exc:
+            self._metrics.deliveries.labels("failed").inc()
+            delay_s = self._pending.failed(alert, time.monotonic(), exc.retry_after_s)
+            log.warning(
+                "alert %s to %s, try %d: %s; trying again in %.1f s",
+                alert.anomaly.anomaly_id, name, alert.tries, exc, delay_s,
+            )  # fmt: skip
+        except (ArithmeticError, ValueError) as exc:  # what it holds can't be put into an alert
+            self._give_up(alert.anomaly.anomaly_id, exc)
+            self._pending.done(alert)
+        except Exception:  # a fault of ours neither loses it nor stops the others
+            self._metrics.deliveries.labels("failed").inc()
+            self._pending.failed(alert, time.monotonic(), None)
+            log.exception("alert %s to %s", alert.anomaly.anomaly_id, name)
+        else:
+            self._metrics.deliveries.labels("delivered").inc()
+            self._pending.done(alert)
+
+    def _give_up(self, what: str, exc: Exception) -> None:
+        self._metrics.deliveries.labels("invalid").inc()
+        log.error("no alert can be made of %s of %s: %s", what, COST_ANOMALIES, exc)
+
+    async def _tell_pending(self) -> None:
+        count = len(self._pending)
+        for partition in self._consumer.assignment():
+            end = self._consumer.highwater(partition)
+            if end is not None:
+                count += max(0, end - await self._consumer.position(partition))
+        self._metrics.pending.labels(self._target.name).set(count)
+
+    async def _commit(self) -> None:
+        """What can't be committed now is committed with what follows."""
+        offsets = self._pending.offsets()
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(
+                {TopicPartition(COST_ANOMALIES, p): offset for p, offset in offsets.items()}
+            )
+        except KafkaError as exc:
+            log.warning("alerts to %s up to %s not committed: %r", self._target.name, offsets, exc)
+        else:
+            self._pending.committed(offsets)
+
+
+def anomaly_of(message: Message) -> Anomaly:
+    """Raises UnreadableUsage: it is none."""
+    check_headers(message.headers, COST_ANOMALY_TYPE)
+    try:
+        return Anomaly.model_validate_json(message.value)
+    except ValidationError as exc:
+        raise unreadable(exc) from None
