@@ -49,7 +49,8 @@ class Owned(Generic[T]):
                         continue  # by now it may be another worker's, or the end may have come
                     await do(held)
                 except (Lost, SinkUnavailable) as exc:
-                    self._failed(partition, exc)
+                    if not self._ended:
+                        self._failed(partition, exc)
                     await self._drop(partition)
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MOST_S)
