@@ -84,7 +84,9 @@ class Owned(Generic[T]):
         if isinstance(exc, SinkUnavailable):
             OUTAGES.failed((self, partition), exc)
         else:
-            OUTAGES.away("Kafka", (self, partition), f"partition {partition} begins again: {exc}")
+            OUTAGES.away(
+                "Kafka", (self, partition), f"Kafka: partition {partition} begins again: {exc}"
+            )
 
     async def _drop(self, partition: int) -> None:
         held = self._held.pop(partition, None)

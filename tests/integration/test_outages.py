@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from metering.errors import MeteringError
 from metering.usage import UsageBatch
@@ -78,27 +77,60 @@ async def ends_of_additions(stack: Stack) -> dict[TopicPartition, int]:
     return found
 
 
-async def test_outages_are_told_once_and_all_that_was_read_is_acknowledged_after_them(
-    tmp_path: Path, batch_of: Callable[..., UsageBatch]
-) -> None:
+class Running:
+    def __init__(self, stack: Stack, said: list[str], host: Host) -> None:
+        self.stack = stack
+        self.said = said
+        self.host = host
+
+    async def counts_all_that_was_appended(self) -> None:
+        before = self.host.appended
+        await until(lambda: asyncio.to_thread(lambda: counted(self.stack) >= before), 90)
+
+    async def acknowledges_all_that_was_read(self) -> None:
+        ends = await ends_of_additions(self.stack)
+        await until(lambda: _none(unacknowledged(self.stack, ends)), 60)
+
+
+@pytest.fixture(scope="module")
+async def running(
+    tmp_path_factory: pytest.TempPathFactory, batch_of: Callable[..., UsageBatch]
+) -> AsyncIterator[Running]:
     said: list[str] = []
-    config = StackConfig(tmp_path / "stack", preferred_ports=False)
+    config = StackConfig(tmp_path_factory.mktemp("outages") / "stack", preferred_ports=False)
     async with Stack(config, said.append, only=("shipper", "worker")) as stack:
         host = Host(stack, batch_of)
         appending = asyncio.create_task(host.append())
-        await until(lambda: asyncio.to_thread(lambda: counted(stack) > 0), 60)
-        for name in ("clickhouse", "kafka"):
-            said.clear()
-            stack.kill(name)
-            await until(lambda n=name: any(f"{n}: ready again" in line for line in said), 90)
-            before = host.appended
-            await until(lambda n=before: asyncio.to_thread(lambda: counted(stack) >= n), 90)
+        running = Running(stack, said, host)
+        await running.counts_all_that_was_appended()
+        yield running
         appending.cancel()
-        await until(lambda: asyncio.to_thread(lambda: counted(stack) == host.appended), 60)
-        ends = await ends_of_additions(stack)
-        await until(lambda: _none(unacknowledged(stack, ends)), 60)
-        assert stack.restarts["worker"] == 0
-    lines = [m.groupdict() for m in LINE.finditer((tmp_path / "stack/logs/worker.log").read_text())]
+
+
+async def test_what_was_read_before_a_transaction_is_lost_is_acknowledged_after_it(
+    running: Running,
+) -> None:
+    for n in range(next(t.partitions for t in TOPICS if t.name == ADDITIONS)):
+        own = running.stack.settings.kafka_client()
+        taker = AIOKafkaProducer(**own, transactional_id=f"{APP_ID}/{ADDITIONS}/{n}")
+        await taker.start()  # as another worker does that takes the partition over
+        await taker.stop()
+    await running.counts_all_that_was_appended()
+    await running.acknowledges_all_that_was_read()
+
+
+async def test_an_outage_is_told_of_once_and_all_goes_on_after_it(running: Running) -> None:
+    stack, said = running.stack, running.said
+    log = stack.endpoints.folder / "logs" / "worker.log"
+    begins = log.stat().st_size
+    for name in ("clickhouse", "kafka"):
+        said.clear()
+        stack.kill(name)
+        await until(lambda n=name: any(f"{n}: ready again" in line for line in said), 90)
+        await running.counts_all_that_was_appended()
+    await running.acknowledges_all_that_was_read()
+    assert stack.restarts["worker"] == 0
+    lines = [m.groupdict() for m in LINE.finditer(log.read_bytes()[begins:].decode())]
     loggers = {line["logger"].partition(".")[0] for line in lines if line["level"] != "INFO"}
     assert loggers.isdisjoint({"urllib3", "clickhouse_connect", "mode"}), loggers
     texts = [line["text"] for line in lines if line["logger"] == "sinks.outages"]
