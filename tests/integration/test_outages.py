@@ -102,7 +102,9 @@ async def running(
         host = Host(stack, batch_of)
         appending = asyncio.create_task(host.append())
         running = Running(stack, said, host)
+        await until(lambda: host.appended >= 20)
         await running.counts_all_that_was_appended()
+        await running.acknowledges_all_that_was_read()
         yield running
         appending.cancel()
 
