@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import re
 
+from aiokafka.errors import KafkaError
+
 from sinks.outages import COMPLAINT, OUTAGES, Outages
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
@@ -36,7 +38,7 @@ class Vendors(logging.Filter):
         vendor, _, _ = record.name.partition(".")
         if record.levelno >= logging.CRITICAL:
             return True
-        if vendor in SILENT or record.name in SILENT:
+        if vendor in SILENT or record.name in SILENT or _is_left_behind(record):
             return False
         if vendor in _STREAMS and record.levelno < logging.WARNING:
             return False
@@ -47,6 +49,14 @@ class Vendors(logging.Filter):
             return True
         self._outages.away("Kafka", COMPLAINT, f"Kafka does not answer: {said}")
         return False
+
+
+def _is_left_behind(record: logging.LogRecord) -> bool:
+    """Whether asyncio complains of a future of Kafka's client that nobody has asked. The client has
+    several for one error, and raises that from one of them, where it is handled."""
+    if record.name != "asyncio" or not record.exc_info:
+        return False
+    return isinstance(record.exc_info[1], KafkaError) and "never retrieved" in record.getMessage()
 
 
 def set_up_logging() -> None:

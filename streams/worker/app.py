@@ -121,6 +121,7 @@ class Work:
         self._to_price = Lanes(self._price, WAITING_MESSAGES)
         self._to_total = Lanes(self._total, WAITING_MESSAGES)
         self._has_passed_over = False
+        self._has_ended = False
         self._collections = 0
 
     def _is_mine(self, topic: str, partition: int) -> bool:
@@ -176,7 +177,8 @@ class Work:
         try:
             await self._publisher.publish(marks)
         except SinkUnavailable as exc:  # the windows stay open for now
-            OUTAGES.failed((self, desk.work.partition), exc)
+            if not self._has_ended:
+                OUTAGES.failed((self, desk.work.partition), exc)
         else:
             OUTAGES.recovered((self, desk.work.partition))
 
@@ -235,6 +237,7 @@ class Work:
         tell_where(asyncio.get_running_loop())
 
     async def stop(self, *_args: Any, **_: Any) -> None:
+        self._has_ended = True
         await self._publisher.stop()
         await self._ends.stop()
         await self._pricing.close()

@@ -49,7 +49,8 @@ class Owned(Generic[T]):
                         continue  # by now it may be another worker's, or the end may have come
                     await do(held)
                 except (Lost, SinkUnavailable) as exc:
-                    self._failed(partition, exc)
+                    if not self._ended:
+                        self._failed(partition, exc)
                     await self._drop(partition)
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MOST_S)
@@ -83,7 +84,9 @@ class Owned(Generic[T]):
         if isinstance(exc, SinkUnavailable):
             OUTAGES.failed((self, partition), exc)
         else:
-            OUTAGES.away("Kafka", (self, partition), f"partition {partition} begins again: {exc}")
+            OUTAGES.away(
+                "Kafka", (self, partition), f"Kafka: partition {partition} begins again: {exc}"
+            )
 
     async def _drop(self, partition: int) -> None:
         held = self._held.pop(partition, None)

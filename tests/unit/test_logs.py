@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import itertools
 import logging
 import socket
 
 import pytest
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, ProducerFenced
 
 from metering.errors import SinkUnavailable
 from sinks.clickhouse.connection import ClickHouseTarget, connect
@@ -57,6 +59,18 @@ def test_what_libraries_say_of_themselves_is_left_out(logged: pytest.LogCaptureF
     logging.getLogger("faust.app").error("a bug")
     logging.getLogger("streams.worker.desks").info("usage, partition 2: counted to 7")
     assert len(logged.records) == 2
+
+
+async def test_what_kafkas_client_leaves_behind_of_an_error_is_left_out(
+    logged: pytest.LogCaptureFixture,
+) -> None:
+    loop = asyncio.get_running_loop()
+    for error in (ProducerFenced(), KafkaConnectionError("closed"), ZeroDivisionError("a bug")):
+        future = loop.create_future()
+        future.set_exception(error)
+        del future
+        gc.collect()
+    assert ["a bug" in str(r.exc_info) for r in logged.records] == [True]
 
 
 def test_a_clickhouse_that_is_away_is_told_of_in_the_words_of_the_operating_system() -> None:
