@@ -21,6 +21,7 @@ from streams.topics import ADDITIONS, USAGE_BATCHES
 from streams.worker.batch_consumer import BatchApp
 from streams.worker.death import or_die
 from streams.worker.desks import Desk, Desks
+from streams.worker.epochs import CHECK_S
 from streams.worker.garbage import EVERY_S, collect
 from streams.worker.intake import Take, takes
 from streams.worker.lanes import Lanes
@@ -88,6 +89,8 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
     app.task(work.tell_where_on_signal)
     app.timer(interval=TICK_S)(work.tick)
     app.timer(interval=TELL_S)(work.tell)
+    app.timer(interval=CHECK_S)(work.check_topics)
+    app.before_start.append(work.note_topics)
     app.timer(interval=EVERY_S)(work.collect)
     app.on_before_shutdown.connect(work.stop)
     return app
@@ -99,7 +102,9 @@ class Work:
     def __init__(self, app: BatchApp, settings: Settings, metrics: WorkerMetrics) -> None:
         self._app = app
         self._publisher = Publisher(settings)
-        self._desks = desks = Desks(settings, APP_ID, metrics, self._is_mine, self._end_offset)
+        self._desks = desks = Desks(
+            settings, APP_ID, metrics, self._is_mine, self._end_offset, rewind=self._rewind
+        )
         self._pricing = Owned(desks.pricing, partial(self._is_mine, USAGE_BATCHES))
         self._totalling = Owned(desks.totalling, partial(self._is_mine, ADDITIONS))
         self._acks: set[asyncio.Task[None]] = set()
@@ -118,6 +123,15 @@ class Work:
         except KafkaError as exc:
             log.warning("Kafka does not say where the topic ends, so no window closes: %r", exc)
             return None
+
+    async def _rewind(self, topic: str, partition: int) -> None:
+        await self._app.consumer.rewind(TP(topic, partition))
+
+    async def note_topics(self) -> None:
+        await self._desks.topics.check()
+
+    async def check_topics(self) -> None:
+        await self._desks.topics.check_or_end()
 
     async def price(self, stream: Any) -> AsyncIterator[None]:
         async for taken in takes(stream, TAKE_MESSAGES, TAKE_WITHIN_S):

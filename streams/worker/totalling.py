@@ -22,6 +22,7 @@ from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record, window_records
 from streams.topics import TOTALS
 from streams.worker.additions_records import late_letter
+from streams.worker.epochs import by_position, moved
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Totalling:
         self._totals = totals
         self._write_rows = write_rows
         self._commit = commit
-        self._read_stretch = read_stretch
+        self._read_stretch = by_position(read_stretch, totals.epoch.begin)
         self._metrics = metrics
         self._keeping = Keeping() if keeping is None else keeping
         self._letters: list[Record] = []
@@ -65,7 +66,7 @@ class Totalling:
     async def handle(self, messages: Sequence[Message], acknowledge: Callable[[], object]) -> None:
         """Add them; those that were passed over are read from the topic first. ``acknowledge`` is
         called once what they add is told, and they need not come again."""
-        for message in messages:
+        for message in moved(messages, self._totals.epoch.begin):
             await self._add(message, reread=True)
         self._open.append(acknowledge)
 
