@@ -30,7 +30,8 @@ from streams.settings import Settings
 
 NO_ID = str(uuid.UUID(int=0))
 """A cluster that gives none: it was begun before Kafka 2.8, and is not upgraded."""
-_UNKNOWN_TOPIC = 3
+_NOT_THERE = (3, 5)
+"""Unknown, or without a leader as yet."""
 
 
 class TopicReplaced(MeteringError):
@@ -146,6 +147,6 @@ async def topic_ids(settings: Settings, names: Iterable[str]) -> dict[str, str]:
     for code, name, topic_id, *_ in answer.topics:
         if code == 0:
             found[name] = topic_id
-        elif code != _UNKNOWN_TOPIC:
+        elif code not in _NOT_THERE:
             raise for_code(code)(f"topic {name}")
     return found

@@ -32,7 +32,7 @@ from streams.topics import (
     USAGE_DLQ,
 )
 from streams.worker.book import PriceBookFile
-from streams.worker.epochs import TopicWatch, tell_epoch
+from streams.worker.epochs import TopicWatch, end, tell_epoch
 from streams.worker.line_store import LineStore
 from streams.worker.pricing import EndOffset, Pricing
 from streams.worker.reread import read_stretch
@@ -180,10 +180,10 @@ class Desks:
     async def _reach(
         self, topic: str, number: int, state: str, stored: Mapping[bytes, bytes]
     ) -> Reach:
-        """Raises MeteringError: something was acknowledged, and what is stored of it is gone."""
+        """Ends the process where something was acknowledged, and what is stored of it is gone."""
         reach = await reach_of(self.settings, self.app_id, topic, number)
         if reach.acknowledged and not stored:
-            raise MeteringError(
+            end(
                 f"{state}, partition {number}, is empty, but {topic} was acknowledged up to offset "
                 f"{reach.acknowledged}: {state} was deleted, created again or emptied, and what it "
                 f"said is already counted would be counted again. Put the topic back; or, to count "

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn
 
 from aiokafka.errors import KafkaError
 
@@ -28,6 +29,13 @@ CHECK_S = 2.0
 TIMEOUT_S = 10.0
 WATCHED = (USAGE_BATCHES, LEDGERS, ADDITIONS, TOTALS)
 ReadStretch = Callable[[int, int], Awaitable[tuple[list[Message], int]]]
+
+
+def end(why: str) -> NoReturn:
+    """End the process at once, so that it begins again with what is stored."""
+    log.critical("%s", why)
+    logging.shutdown()
+    os._exit(os.EX_TEMPFAIL)
 
 
 class TopicWatch:
@@ -56,9 +64,7 @@ class TopicWatch:
         except SinkUnavailable as exc:
             log.debug("topics are not checked: %s", exc)
         except TopicReplaced as exc:
-            log.critical("%s; the worker ends, and begins again with the new topic", exc)
-            logging.shutdown()
-            os._exit(os.EX_TEMPFAIL)
+            end(f"{exc}; the worker ends, and begins again with the new topic")
 
     def id_of(self, topic: str) -> str:
         """The empty string: Kafka gives it none."""

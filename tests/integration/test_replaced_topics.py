@@ -132,7 +132,7 @@ async def test_a_worker_whose_ledgers_were_emptied_stops_and_says_what_to_do(
     running.said.clear()
     await delete(running, LEDGERS)
     await create(running)
-    log = running.stack.config.folder / "logs" / "worker.log"
+    log = running.stack.settings.state_dir.parent / "logs" / "worker.log"
     await until(lambda: f"{LEDGERS}, partition 0, is empty" in log.read_text(), 60)
     assert "kafka-consumer-groups.sh --delete-offsets" in log.read_text()
     assert await running.stored(MODEL) == before
