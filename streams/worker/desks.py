@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import Generic, TypeVar
 from aiokafka import TopicPartition
 
 from metering.epochs import Epoch, epoch_of
-from metering.errors import MeteringError
+from metering.errors import MeteringError, SinkUnavailable
 from metering.ledger import Ledger
 from metering.ledger_records import ledger_of
 from metering.totals_records import totals_of
@@ -97,13 +98,17 @@ class Desks:
         """Raises SinkUnavailable: Kafka does not answer."""
         state = TopicPartition(LEDGERS, number)
         reaches = (COST_REQUESTS, USAGE_DLQ, ADDITIONS)
-        transactions = await self._begin(f"{USAGE_BATCHES}/{number}", state, reaches)
-        partitions = await transactions.partitions_of(USAGE_BATCHES)
-        if await transactions.partitions_of(LEDGERS) < partitions:
+        async with self._begun(f"{USAGE_BATCHES}/{number}", state, reaches) as transactions:
+            return Desk(await self._pricing(number, transactions), transactions)
+
+    async def _pricing(self, number: int, transactions: Transactions) -> Pricing:
+        partitions, ledgers = await _partitions_of(transactions, USAGE_BATCHES, LEDGERS)
+        if ledgers < partitions:
             raise MeteringError(
                 f"{LEDGERS} has fewer partitions than {USAGE_BATCHES} ({partitions}): "
                 f"give it as many"
             )
+        ways, _ = await _partitions_of(transactions, ADDITIONS, TOTALS)
         stored = await read_state(self.settings, LEDGERS, number)
         ledger = ledger_of(stored)
         if not stored:  # Those who add up may know of an earlier ledger's takes.
@@ -113,11 +118,10 @@ class Desks:
             USAGE_BATCHES, number, ledger.epoch, ledger.counted_to, reach
         )
         log.info("usage, partition %d: counted to %d", number, ledger.counted_to)
-
         work = Pricing(
             number,
             partitions=partitions,
-            ways=await transactions.partitions_of(ADDITIONS),
+            ways=ways,
             ledger=ledger,
             prices=self.prices,
             store=partial(self.lines.put, number),
@@ -128,23 +132,17 @@ class Desks:
             metrics=self.metrics,
         )
         await work.store_again(_first_unstored(reach.acknowledged, ledger))
-        return Desk(work, transactions)
-
-    async def _room(self, number: int) -> None:
-        """Returns when not too many lines wait; Lost: the partition is another worker's by then."""
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    return await self.lines.room()
-            except TimeoutError:
-                if not self.is_mine(USAGE_BATCHES, number):
-                    raise Lost(f"{USAGE_BATCHES}, partition {number}, is another's") from None
+        return work
 
     async def totalling(self, number: int) -> Desk[Totalling]:
         """Raises SinkUnavailable: Kafka does not answer."""
         state = TopicPartition(TOTALS, number)
         reaches = (COST_WINDOWS, USAGE_DLQ)
-        transactions = await self._begin(f"{ADDITIONS}/{number}", state, reaches)
+        async with self._begun(f"{ADDITIONS}/{number}", state, reaches) as transactions:
+            return Desk(await self._totalling(number, transactions), transactions)
+
+    async def _totalling(self, number: int, transactions: Transactions) -> Totalling:
+        await _partitions_of(transactions, ADDITIONS, TOTALS)
         stored = await read_state(self.settings, TOTALS, number)
         totals = totals_of(stored)
         reach = await self._reach(ADDITIONS, number, TOTALS, stored)
@@ -156,26 +154,39 @@ class Desks:
                 mine = partial(self.is_mine, ADDITIONS, number)
                 await until_written(partial(self._rows, rows), self.metrics, mine)
 
-        return Desk(
-            Totalling(
-                number,
-                totals=totals,
-                write_rows=write,
-                commit=transactions.commit,
-                read_stretch=partial(read_stretch, self.settings, ADDITIONS, number),
-                metrics=self.metrics,
-            ),
-            transactions,
+        return Totalling(
+            number,
+            totals=totals,
+            write_rows=write,
+            commit=transactions.commit,
+            read_stretch=partial(read_stretch, self.settings, ADDITIONS, number),
+            metrics=self.metrics,
         )
 
-    async def _begin(
+    async def _room(self, number: int) -> None:
+        """Returns when not too many lines wait; Lost: the partition is another worker's by then."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    return await self.lines.room()
+            except TimeoutError:
+                if not self.is_mine(USAGE_BATCHES, number):
+                    raise Lost(f"{USAGE_BATCHES}, partition {number}, is another's") from None
+
+    @asynccontextmanager
+    async def _begun(
         self, name: str, state: TopicPartition, reaches: Sequence[str]
-    ) -> Transactions:
-        """From here on no other worker can add to what is stored of the partition."""
+    ) -> AsyncIterator[Transactions]:
+        """From here on no other worker can add to what is stored of the partition. Ended where what
+        follows fails."""
         await self.topics.check_or_end()
         transactions = Transactions(self.settings, f"{self.app_id}/{name}", state, reaches)
         await transactions.start()
-        return transactions
+        try:
+            yield transactions
+        except BaseException:
+            await transactions.stop()
+            raise
 
     async def _reach(
         self, topic: str, number: int, state: str, stored: Mapping[bytes, bytes]
@@ -209,3 +220,21 @@ def _first_unstored(acknowledged: int, ledger: Ledger) -> int:
     topic before: then that says nothing."""
     begin = ledger.epoch.begin
     return 0 if begin and begin + acknowledged > ledger.counted_to + 1 else acknowledged
+
+
+async def _partitions_of(transactions: Transactions, topic: str, state: str) -> tuple[int, int]:
+    """Of both. A broker that is asked for a topic which was deleted may create it by itself, with
+    one partition: cohorts would move then, and windows wait for ever.
+
+    Raises:
+        SinkUnavailable: the topic has fewer than what is stored of it, or Kafka does not answer.
+    """
+    found, stored = await transactions.partitions_of(topic), await transactions.partitions_of(state)
+    if found < stored:
+        raise SinkUnavailable(
+            f"Kafka topic {topic}",
+            0,
+            f"it has {found} partitions and {state} has {stored}. Was it deleted, and created by "
+            f"the broker? Delete it once more and create it with {stored}: meter topics apply",
+        )
+    return found, stored

@@ -12,15 +12,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.usage import UsageBatch
 from streams.kafka_admin import kafka_admin
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
-from streams.stack.topics_admin import ensure_topics
 from streams.topic_ids import topic_ids
-from streams.topics import ADDITIONS, LEDGERS, USAGE_BATCHES
+from streams.topics import ADDITIONS, LEDGERS, TOPICS, USAGE_BATCHES
 from tests.integration.test_stream_processes import CHIP, PRICES, Running, computed, settled
 from tests.waiting import until
 
@@ -60,17 +61,21 @@ async def send(running: Running, batches: Sequence[UsageBatch]) -> None:
 
 
 async def delete(running: Running, topic: str) -> None:
-    """Returns when it is gone. The broker may have made another by then, for a reader asks."""
-    before = (await topic_ids(running.stack.settings, [topic]))[topic]
     async with kafka_admin(running.stack.settings) as admin:
         await admin.delete_topics([topic])
-    while (await topic_ids(running.stack.settings, [topic])).get(topic) == before:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)  # Kafka tells nobody.
 
 
-async def create(running: Running) -> None:
-    """With all that the topics need, also where the broker has made them by itself."""
-    await ensure_topics(running.stack.settings, alter=True)
+async def create(running: Running, topic: str) -> None:
+    """Before the broker does it by itself, for a reader that asks."""
+    (wanted,) = [t for t in TOPICS if t.name == topic]
+    new = NewTopic(topic, wanted.partitions, 1, topic_configs=wanted.configs)
+    async with kafka_admin(running.stack.settings) as admin:
+        while True:  # It is deleted a moment after Kafka has said so.
+            ((_, code, *_),) = (await admin.create_topics([new])).topic_errors
+            if code == 0:
+                return
+            assert for_code(code) is TopicAlreadyExistsError
+            await asyncio.sleep(0.01)
 
 
 async def check_counted(running: Running, batches: Sequence[UsageBatch]) -> None:
@@ -86,7 +91,7 @@ async def test_a_topic_that_is_created_again_has_another_id(running: Running) ->
     before = await topic_ids(settings, [name, "no.such.topic"])
     assert list(before) == [name]
     await delete(running, name)
-    await create(running)
+    await create(running, name)
     assert (await topic_ids(settings, [name]))[name] != before[name]
 
 
@@ -100,16 +105,16 @@ async def test_usage_and_additions_that_are_created_again_are_counted_from_their
     # While the worker runs: the new topic is shorter than what was counted of the old one.
     running.said.clear()
     await delete(running, USAGE_BATCHES)
-    await create(running)
+    await create(running, USAGE_BATCHES)
     second = made(batch_of, "a/b/1/m_0", range(20, 26))
     await send(running, [*first[10:15], *second])
     await check_counted(running, [*first, *second])
     await until(lambda: any("worker: ready again" in line for line in running.said), 60)
 
-    # While it is dead, and longer than the one before.
+    # And as it is killed; longer than the one before.
     await delete(running, USAGE_BATCHES)
+    await create(running, USAGE_BATCHES)
     running.stack.kill("worker")
-    await create(running)
     third = made(batch_of, "a/b/1/m_0", range(26, 60))
     await send(running, [*second, *third])
     counted = [*first, *second, *third]
@@ -117,7 +122,7 @@ async def test_usage_and_additions_that_are_created_again_are_counted_from_their
 
     # The additions, whose offsets order the rows in ClickHouse.
     await delete(running, ADDITIONS)
-    await create(running)
+    await create(running, ADDITIONS)
     fourth = made(batch_of, "a/b/1/m_0", range(60, 63))
     await send(running, fourth)
     counted += fourth
@@ -131,7 +136,7 @@ async def test_a_worker_whose_ledgers_were_emptied_stops_and_says_what_to_do(
     before = await running.stored(MODEL)
     running.said.clear()
     await delete(running, LEDGERS)
-    await create(running)
+    await create(running, LEDGERS)
     log = running.stack.settings.state_dir.parent / "logs" / "worker.log"
     await until(lambda: f"{LEDGERS}, partition 0, is empty" in log.read_text(), 60)
     assert "kafka-consumer-groups.sh --delete-offsets" in log.read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
@@ -10,10 +12,11 @@ from metering.errors import SinkUnavailable
 from metering.ledger import Ledger
 from streams.settings import Settings
 from streams.topic_ids import NO_ID, TopicReplaced
-from streams.topics import ADDITIONS, USAGE_BATCHES
+from streams.topics import ADDITIONS, TOTALS, USAGE_BATCHES
 from streams.worker import epochs
-from streams.worker.desks import _first_unstored
+from streams.worker.desks import _first_unstored, _partitions_of
 from streams.worker.epochs import TopicWatch
+from streams.worker.transaction import Transactions
 
 
 class Ended(BaseException):
@@ -87,16 +90,25 @@ async def test_a_cluster_without_ids_is_one_whose_topics_are_never_replaced(
         (7, 25, 20, 0),
         (900, 25, 20, 0),
     ],
-        (7, 9, 0, 7),
-        (10, 9, 0, 10),
-        (3, 25, 20, 3),
-        (6, 25, 20, 6),
-        (7, 25, 20, 0),
-        (900, 25, 20, 0),
-    ],
 )
 def test_what_was_acknowledged_of_the_topic_before_passes_over_no_lines(
     acknowledged: int, counted_to: int, begin: int, first: int
 ) -> None:
     ledger = Ledger(counted_to=counted_to, epoch=Epoch("id", begin))
     assert _first_unstored(acknowledged, ledger) == first
+
+
+@pytest.mark.parametrize(("found", "is_enough"), [(4, True), (6, True), (1, False)])
+async def test_a_topic_that_the_broker_has_created_with_one_partition_is_waited_for(
+    found: int, is_enough: bool
+) -> None:
+    class Counted:
+        async def partitions_of(self, topic: str) -> int:
+            return found if topic == ADDITIONS else 4
+
+    counted = cast("Transactions", Counted())
+    if is_enough:
+        assert await _partitions_of(counted, ADDITIONS, TOTALS) == (found, 4)
+    else:
+        with pytest.raises(SinkUnavailable, match=r"has 1 partitions .* has 4"):
+            await _partitions_of(counted, ADDITIONS, TOTALS)
