@@ -60,22 +60,20 @@ async def send(running: Running, batches: Sequence[UsageBatch]) -> None:
         await producer.stop()
 
 
-async def delete(running: Running, topic: str) -> None:
-    async with kafka_admin(running.stack.settings) as admin:
-        await admin.delete_topics([topic])
-
-
-async def create(running: Running, topic: str) -> None:
-    """Before the broker does it by itself, for a reader that asks."""
+async def replace(running: Running, topic: str) -> None:
+    """Delete it and create it again, and once more where the broker was quicker: it creates one
+    with a single partition for a reader that asks."""
     (wanted,) = [t for t in TOPICS if t.name == topic]
     new = NewTopic(topic, wanted.partitions, 1, topic_configs=wanted.configs)
     async with kafka_admin(running.stack.settings) as admin:
-        while True:  # It is deleted a moment after Kafka has said so.
+        while True:
+            await admin.delete_topics([topic])
             ((_, code, *_),) = (await admin.create_topics([new])).topic_errors
             if code == 0:
-                return
+                break
             assert for_code(code) is TopicAlreadyExistsError
-            await asyncio.sleep(0.01)
+    while topic not in await topic_ids(running.stack.settings, [topic]):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)  # Brokers hear of it a moment later.
 
 
 async def check_counted(running: Running, batches: Sequence[UsageBatch]) -> None:
@@ -90,8 +88,7 @@ async def test_a_topic_that_is_created_again_has_another_id(running: Running) ->
     settings, name = running.stack.settings, "usage.reconciliation.v1"
     before = await topic_ids(settings, [name, "no.such.topic"])
     assert list(before) == [name]
-    await delete(running, name)
-    await create(running, name)
+    await replace(running, name)
     assert (await topic_ids(settings, [name]))[name] != before[name]
 
 
@@ -104,16 +101,14 @@ async def test_usage_and_additions_that_are_created_again_are_counted_from_their
 
     # While the worker runs: the new topic is shorter than what was counted of the old one.
     running.said.clear()
-    await delete(running, USAGE_BATCHES)
-    await create(running, USAGE_BATCHES)
+    await replace(running, USAGE_BATCHES)
     second = made(batch_of, "a/b/1/m_0", range(20, 26))
     await send(running, [*first[10:15], *second])
     await check_counted(running, [*first, *second])
     await until(lambda: any("worker: ready again" in line for line in running.said), 60)
 
     # And as it is killed; longer than the one before.
-    await delete(running, USAGE_BATCHES)
-    await create(running, USAGE_BATCHES)
+    await replace(running, USAGE_BATCHES)
     running.stack.kill("worker")
     third = made(batch_of, "a/b/1/m_0", range(26, 60))
     await send(running, [*second, *third])
@@ -121,8 +116,7 @@ async def test_usage_and_additions_that_are_created_again_are_counted_from_their
     await check_counted(running, counted)
 
     # The additions, whose offsets order the rows in ClickHouse.
-    await delete(running, ADDITIONS)
-    await create(running, ADDITIONS)
+    await replace(running, ADDITIONS)
     fourth = made(batch_of, "a/b/1/m_0", range(60, 63))
     await send(running, fourth)
     counted += fourth
@@ -135,8 +129,7 @@ async def test_a_worker_whose_ledgers_were_emptied_stops_and_says_what_to_do(
     """Nothing is counted twice, though nothing says any more what was counted."""
     before = await running.stored(MODEL)
     running.said.clear()
-    await delete(running, LEDGERS)
-    await create(running, LEDGERS)
+    await replace(running, LEDGERS)
     log = running.stack.settings.state_dir.parent / "logs" / "worker.log"
     await until(lambda: f"{LEDGERS}, partition 0, is empty" in log.read_text(), 60)
     assert "kafka-consumer-groups.sh --delete-offsets" in log.read_text()
