@@ -14,6 +14,7 @@ import numpy as np
 
 from metering.additions import NO_ADDITIONS, Additions, Mark
 from metering.counting import additions_of, too_late_for
+from metering.epochs import FIRST_EPOCH, Epoch
 from metering.errors import UnreadableUsage
 from metering.frame import Frame
 from metering.lines import NO_LINES, CostLines
@@ -60,13 +61,15 @@ class Decision:
 
 @dataclass(slots=True)
 class Ledger:
-    """``takes`` counts what was sent of the takes of which something was decided."""
+    """``takes`` counts what was sent of the takes of which something was decided. Offsets here, and
+    those of the messages, are positions in ``epoch``."""
 
     sources: Sources = field(default_factory=Sources)
     watermark_ns: int = 0
     counted_to: int = -1
     takes: int = 0
     last_arrival_ns: int = 0
+    epoch: Epoch = FIRST_EPOCH
 
 
 def take(

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from metering.epochs import Epoch
 from metering.errors import MeteringError
 from metering.ledger import Ledger
 from metering.sequences import SequenceSet
@@ -67,6 +68,7 @@ def ledger_of(records: Mapping[bytes, bytes]) -> Ledger:
         counted_to=head["counted_to"],
         takes=head["takes"],
         last_arrival_ns=head["last_arrival_ns"],
+        epoch=Epoch(head.get("topic_id", ""), head.get("begin", 0)),
     )
 
 
@@ -77,6 +79,8 @@ def _head(ledger: Ledger) -> bytes:
         "counted_to": ledger.counted_to,
         "takes": ledger.takes,
         "last_arrival_ns": ledger.last_arrival_ns,
+        "topic_id": ledger.epoch.topic_id,
+        "begin": ledger.epoch.begin,
     }
     return zlib.compress(json.dumps(document, separators=(",", ":")).encode(), 1)
 

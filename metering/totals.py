@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering.additions import NO_ADDITIONS, Additions, Mark
+from metering.epochs import FIRST_EPOCH, Epoch
 from metering.window_rows import Told, WindowRows
 from metering.window_sums import WindowSums, words_of
 from metering.windows import NS_PER_SECOND, WINDOW_SECONDS, WindowKey
@@ -37,6 +38,8 @@ class Totals:
     """Windows whose retention ended by then are gone."""
     gone: list[tuple[WindowKey, int]] = field(default_factory=list)
     """Forgotten since they were last saved, with the number of their chunks."""
+    epoch: Epoch = FIRST_EPOCH
+    """``counted_to`` is a position in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import astuple
 import numpy as np
 
 from metering.additions import TALLY, Mark
+from metering.epochs import Epoch
 from metering.errors import MeteringError
 from metering.priced import completed
 from metering.totals import Totals
@@ -105,6 +106,8 @@ def _head(totals: Totals) -> bytes:
         "format": FORMAT,
         "counted_to": totals.counted_to,
         "horizon_ns": totals.horizon_ns,
+        "topic_id": totals.epoch.topic_id,
+        "begin": totals.epoch.begin,
         "marks": [astuple(mark) for mark in totals.marks.values()],
     }
     return json.dumps(document, separators=(",", ":")).encode()
@@ -116,4 +119,5 @@ def _read_head(totals: Totals, value: bytes) -> None:
         raise MeteringError(f"totals of format {document['format']!r}, not {FORMAT}")
     totals.counted_to = document["counted_to"]
     totals.horizon_ns = document["horizon_ns"]
+    totals.epoch = Epoch(document.get("topic_id", ""), document.get("begin", 0))
     totals.marks = {m[0]: Mark(*m) for m in document["marks"]}

@@ -11,8 +11,9 @@ from metering.costs import WindowRow
 from metering.errors import UnreadableUsage
 from metering.heartbeats import FUTURE_NS, unreadable
 from metering.messages import Message
+from metering.window_sums import MOST_USD
 
-BELOW_USD = Decimal(10) ** 12
+BELOW_USD = Decimal(MOST_USD)
 """A window costs less. What follows from it, per hour and over all cohorts, can then be stored."""
 _COSTS = ("cost_usd", "input_cost_usd", "output_cost_usd")
 

@@ -33,6 +33,7 @@ from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.outages import OUTAGES
 from sinks.prometheus import DetectorMetrics
 from streams.detection.intervals import Interval, Intervals
+from streams.group_place import GroupPlace
 from streams.publisher import Publisher, anomaly_record
 from streams.record_message import message_of
 from streams.settings import Settings
@@ -63,16 +64,22 @@ class Detection:
         self._outlets = outlets
         self._intervals = Intervals(JUDGED_WINDOW_SECONDS)
         self._partition = TopicPartition(COST_WINDOWS, 0)
+        self._place = GroupPlace(settings, GROUP_ID, self._partition)
         self._announced_to = -1
         self._settings = settings
         self._consumer: Any = None
 
     async def run(self) -> None:
-        """Until cancelled. Waits for as long as Kafka is away."""
+        """Until cancelled. Waits for as long as Kafka is away.
+
+        Raises:
+            TopicReplaced: the topic was deleted and created again.
+        """
         try:
             await _until_taken(self._connect)
             log.info("windows up to offset %d were announced before", self._announced_to)
             while True:
+                await self._place.check()
                 batches = await self._consumer.getmany(self._partition, timeout_ms=POLL_MS)
                 records = batches.get(self._partition, [])
                 now_ns = time.time_ns()
@@ -104,7 +111,8 @@ class Detection:
         try:
             await consumer.start()
             consumer.assign([self._partition])
-            committed = await consumer.committed(self._partition)
+            end = (await consumer.end_offsets([self._partition]))[self._partition]
+            committed = await self._place.find(end)
             beginning = (await consumer.beginning_offsets([self._partition]))[self._partition]
         except KafkaError as exc:
             raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
@@ -164,7 +172,7 @@ class Detection:
 
     async def _commit(self, offset: int) -> None:
         try:
-            await self._consumer.commit({self._partition: offset})
+            await self._consumer.commit(self._place.at(offset))
         except KafkaError as exc:
             OUTAGES.away("Kafka", self, f"Kafka: offset {offset} not committed: {exc!r}")
         else:

@@ -28,6 +28,7 @@ from metering.reconciliation import Verdict
 from sinks.clickhouse.capacity import CapacityWriter
 from sinks.outages import OUTAGES
 from sinks.prometheus import ReconcilerMetrics
+from streams.group_place import GroupPlace
 from streams.publisher import Publisher, refused_heartbeat_record, verdict_record
 from streams.reconciler.judging import Judging
 from streams.reconciler.pending import Pending
@@ -63,14 +64,20 @@ class Reconciler:
         self._telling = Telling(metrics)
         self._pending = Pending(round(settings.reconcile_grace_s * 10**9))
         self._partition = TopicPartition(USAGE_CAPACITY, 0)
+        self._place = GroupPlace(settings, GROUP_ID, self._partition)
         self._committed = -1
         self._consumer: Any = None
 
     async def run(self) -> None:
-        """Until cancelled. Waits for as long as Kafka or ClickHouse is away."""
+        """Until cancelled. Waits for as long as Kafka or ClickHouse is away.
+
+        Raises:
+            TopicReplaced: the topic was deleted and created again.
+        """
         try:
             await _until_taken(self._connect)
             while True:
+                await self._place.check()
                 batches = await self._consumer.getmany(
                     self._partition, timeout_ms=POLL_MS, max_records=AT_A_TIME
                 )
@@ -91,11 +98,14 @@ class Reconciler:
         try:
             await consumer.start()
             consumer.assign([self._partition])
-            committed = await consumer.committed(self._partition)
+            end = (await consumer.end_offsets([self._partition]))[self._partition]
+            committed = await self._place.find(end)
         except KafkaError as exc:
             raise SinkUnavailable(f"Kafka at {self._settings.kafka}", 0, repr(exc)) from exc
         if committed is None:
             await consumer.seek_to_beginning(self._partition)
+        else:
+            consumer.seek(self._partition, committed)
 
     async def _disconnect(self) -> None:
         if self._consumer is not None:
@@ -159,7 +169,7 @@ class Reconciler:
 
     async def _commit(self, offset: int) -> None:
         try:
-            await self._consumer.commit({self._partition: offset})
+            await self._consumer.commit(self._place.at(offset))
             self._committed = offset
         except KafkaError as exc:
             OUTAGES.away("Kafka", self, f"Kafka: offset {offset} not committed: {exc!r}")

@@ -22,6 +22,7 @@ from streams.worker.batch_consumer import BatchApp
 from streams.worker.death import or_die
 from streams.worker.desks import Desk, Desks
 from streams.worker.end_offsets import EndOffsets
+from streams.worker.epochs import CHECK_S
 from streams.worker.garbage import EVERY_S, collect
 from streams.worker.intake import Take, takes
 from streams.worker.lanes import Lanes
@@ -85,10 +86,12 @@ def make_app(settings: Settings, registry: CollectorRegistry) -> faust.App:
     app.agent(app.topic(USAGE_BATCHES, key_type=bytes, value_type=bytes))(work.price)
     app.agent(app.topic(ADDITIONS, key_type=bytes, value_type=bytes))(work.total)
     app.task(work.tell_where_on_signal)
+    app.before_start.append(work.note_topics)
     for interval_s, do in (
         (TICK_S, work.tick),
         (TICK_S, work.measure),
         (TELL_S, work.tell),
+        (CHECK_S, work.check_topics),
         (EVERY_S, work.collect),
     ):
         app.task(partial(_every, app, interval_s, do))
@@ -114,7 +117,9 @@ class Work:
         self._publisher = Publisher(settings)
         self._ends = EndOffsets(settings)
         self._last_ends: dict[int, int] = {}
-        self._desks = desks = Desks(settings, APP_ID, metrics, self._is_mine, self._end_offset)
+        self._desks = desks = Desks(
+            settings, APP_ID, metrics, self._is_mine, self._end_offset, rewind=self._rewind
+        )
         self._pricing = Owned(desks.pricing, partial(self._is_mine, USAGE_BATCHES))
         self._totalling = Owned(desks.totalling, partial(self._is_mine, ADDITIONS))
         self._acks: set[asyncio.Task[None]] = set()
@@ -133,6 +138,15 @@ class Work:
             return await self._ends.of(USAGE_BATCHES, partition)
         except SinkUnavailable:
             return None
+
+    async def _rewind(self, topic: str, partition: int) -> None:
+        await self._app.consumer.rewind(TP(topic, partition))
+
+    async def note_topics(self) -> None:
+        await self._desks.topics.check()
+
+    async def check_topics(self) -> None:
+        await self._desks.topics.check_or_end()
 
     async def price(self, stream: Any) -> AsyncIterator[None]:
         async for taken in takes(stream, TAKE_MESSAGES, TAKE_WITHIN_S):

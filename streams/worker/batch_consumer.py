@@ -10,7 +10,7 @@ changelogs. Messages of transactions that were not committed are not read.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 from weakref import WeakSet
@@ -40,6 +40,13 @@ class BatchApp(faust.App):
         super().__init__(*args, **options)
         self.batched: WeakSet[Any] = WeakSet()
         """The queues of those who take many messages at a time."""
+        self.before_start: list[Callable[[], Awaitable[None]]] = []
+        """Awaited before anything is fetched."""
+
+    async def on_start(self) -> None:
+        for step in self.before_start:
+            await step()
+        await super().on_start()
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
@@ -59,6 +66,12 @@ class BatchConsumer(driver.Consumer):
     def committed_to(self, tp: TP) -> int | None:
         """The group's committed offset, as Faust knows it; ``None``: there is none."""
         return self._committed_offset[tp]
+
+    async def rewind(self, tp: TP) -> None:
+        """Read the partition from its beginning: it is another topic's than it was."""
+        for known in (self._gap, self._acked, self._acked_index, self._committed_offset):
+            known.pop(tp, None)
+        await self.seek(tp, 0)
 
     def ack_all(self, tp: TP, offsets: Iterable[int]) -> None:
         """What ``ack`` is for one message."""

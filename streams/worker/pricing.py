@@ -41,6 +41,7 @@ from streams.topics import LEDGERS
 from streams.worker.additions_records import additions_records, pieces_of
 from streams.worker.book import PriceBookFile
 from streams.worker.counts import count_lines
+from streams.worker.epochs import by_position, moved
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Pricing:
         self._room = room
         self._commit = commit
         self._end_offset = end_offset
-        self._read_stretch = read_stretch
+        self._read_stretch = by_position(read_stretch, ledger.epoch.begin)
         self._metrics = metrics
         self._policy = Policy() if policy is None else policy
         self._stalled_ticks = 0
@@ -103,6 +104,7 @@ class Pricing:
         """Returns when all that follows from the messages is committed, and lines are with the
         store. Offsets that were passed over, before the messages or among them, are read from the
         topic first."""
+        messages = moved(messages, self._ledger.epoch.begin)
         due: list[Message] = []
         size = 0
         next_offset = self._ledger.counted_to + 1
@@ -119,7 +121,7 @@ class Pricing:
     async def store_again(self, first: int) -> None:
         """Lines of what is counted, from the offset ``first`` on: whoever counted it may have died
         before they were stored."""
-        end = self._ledger.counted_to + 1
+        first, end = first + self._ledger.epoch.begin, self._ledger.counted_to + 1
         while first < end:
             await self._room()
             messages, first = await self._read_stretch(first, end)
@@ -193,7 +195,8 @@ class Pricing:
         where its topic ends; ``None``: Kafka has not said it yet."""
         partition = str(self.partition)
         if end is not None:
-            self._metrics.lag.labels(partition).set(max(0, end - 1 - self._done_to))
+            next_offset = self._done_to + 1 - self._ledger.epoch.begin
+            self._metrics.lag.labels(partition).set(max(0, end - next_offset))
         self._metrics.counted_to.labels(partition).set(self._done_to)
         closing_ns = max(self._closing_ns, self._mark().closing_ns)
         if closing_ns:
@@ -207,6 +210,7 @@ class Pricing:
         end = await self._end_offset(self.partition)
         if end is None:
             return False
+        end += self._ledger.epoch.begin
         next_offset = self._ledger.counted_to + 1
         self._stalled_ticks = self._stalled_ticks + 1 if next_offset < end else 0
         if self._stalled_ticks >= STALLED_TICKS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -28,8 +29,16 @@ async def read_state(settings: Settings, topic: str, partition: int) -> dict[byt
         raise SinkUnavailable(f"Kafka at {settings.kafka}", 0, repr(exc)) from exc
 
 
-async def acknowledged_to(settings: Settings, group: str, topic: str, partition: int) -> int:
-    """The offset from which on messages were not acknowledged.
+class Reach(NamedTuple):
+    """``acknowledged`` is the offset from which on messages were not, ``end`` what the next one
+    gets. The first may be the larger in a topic that was deleted and created again."""
+
+    acknowledged: int
+    end: int
+
+
+async def reach_of(settings: Settings, group: str, topic: str, partition: int) -> Reach:
+    """How far a partition goes, and how far the group has come.
 
     Raises:
         SinkUnavailable: Kafka does not answer.
@@ -39,7 +48,8 @@ async def acknowledged_to(settings: Settings, group: str, topic: str, partition:
     try:
         await consumer.start()
         consumer.assign([where])
-        return await consumer.committed(where) or 0
+        end = (await consumer.end_offsets([where]))[where]
+        return Reach(await consumer.committed(where) or 0, end)
     except KafkaError as exc:
         raise SinkUnavailable(f"Kafka at {settings.kafka}", 0, repr(exc)) from exc
     finally:

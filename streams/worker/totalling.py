@@ -30,6 +30,7 @@ from sinks.prometheus import WorkerMetrics
 from streams.publisher import Record, window_records
 from streams.topics import TOTALS
 from streams.worker.additions_records import TOO_LARGE, late_letter, too_large_letter
+from streams.worker.epochs import by_position, moved
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Totalling:
         self._totals = totals
         self._write_rows = write_rows
         self._commit = commit
-        self._read_stretch = read_stretch
+        self._read_stretch = by_position(read_stretch, totals.epoch.begin)
         self._metrics = metrics
         self._keeping = Keeping() if keeping is None else keeping
         self._letters: list[Record] = []
@@ -81,9 +82,10 @@ class Totalling:
         """Add them; those that were passed over are read from the topic first. ``acknowledge`` is
         called once what they add is told, and they need not come again."""
         await self._add_inherited()
-        for message in messages:
+        positioned = moved(messages, self._totals.epoch.begin)
+        for message in positioned:
             await self._add(message, reread=True)
-        self._untold.append((messages, acknowledge))
+        self._untold.append((positioned, acknowledge))
 
     async def _add_inherited(self) -> None:
         """What is in the totals already, because the lost transaction was committed after all, is

@@ -42,6 +42,12 @@ class Consumer(BatchConsumer):
         self._committed_offset = defaultdict(lambda: None)
         self._unacked_messages = set()
 
+        self.log: Any = SimpleNamespace(dev=lambda *_: None)
+        self.sought: list[tuple[TP, int]] = []
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        self.sought.append((partition, offset))
+
     def highwater(self, tp: TP) -> int:
         return 0
 
@@ -153,3 +159,18 @@ async def test_nothing_is_fetched_while_large_messages_wait(consumer: Consumer) 
     assert consumer._has_enough(USAGE)
     await first_take(consumer, 1)
     assert not consumer._has_enough(USAGE)
+
+
+async def test_a_partition_of_a_new_topic_is_read_and_committed_from_its_beginning(
+    consumer: Consumer,
+) -> None:
+    consumer._committed_offset[USAGE] = consumer._read_offset[USAGE] = 40
+    assert consumer._hand_over(USAGE, [record(n) for n in range(3)])
+    assert consumer.queue.empty(), "below what was read of the topic before"
+    await consumer.rewind(USAGE)
+    assert consumer.sought == [(USAGE, 0)]
+    assert consumer._hand_over(USAGE, [record(n) for n in range(3)])
+    taken = await first_take(consumer, 3)
+    taken.ack()
+    assert consumer._new_offset(USAGE) == 3
+    assert consumer._should_commit(USAGE, 3)

@@ -145,8 +145,8 @@ class Consumer:
 
     def assign(self, partitions: object) -> None: ...
 
-    async def committed(self, _: object) -> int | None:
-        return self.world.committed
+    async def end_offsets(self, partitions: list[Any]) -> dict[Any, int]:
+        return dict.fromkeys(partitions, len(self.world.topic))
 
     async def beginning_offsets(self, partitions: list[Any]) -> dict[Any, int]:
         return dict.fromkeys(partitions, self.world.beginning)
@@ -178,11 +178,26 @@ class Consumer:
         (self.world.committed,) = offsets.values()
 
 
+class Place:
+    """What the group has committed, in a topic that nobody replaces."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def find(self, _end: int) -> int | None:
+        return Consumer.world.committed
+
+    def at(self, offset: int) -> dict[str, int]:
+        return {"the partition": offset}
+
+    async def check(self) -> None: ...
+
+
 class Process:
     """One life of the detector over a world."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(app, "AIOKafkaConsumer", Consumer)
+        monkeypatch.setattr(app, "GroupPlace", Place)
         monkeypatch.setattr(app, "RETRY_FIRST_S", 0.001)
         clock = SimpleNamespace(time_ns=lambda: NOW_MS * 10**6, monotonic=time.monotonic)
         monkeypatch.setattr(app, "time", clock)

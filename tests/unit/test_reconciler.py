@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry
 
 from metering.capacity import BatchStats, CapacityHeartbeat, Failures, ModelCounters
@@ -78,8 +79,8 @@ class World:
         self._do("published", [r.topic for r in records])
         self.records += records
 
-    async def commit(self, offsets: dict[object, int]) -> None:
-        self._do("commit", *offsets.values())
+    async def commit(self, offsets: dict[object, OffsetAndMetadata]) -> None:
+        self._do("commit", *(at.offset for at in offsets.values()))
 
 
 def reconciler(world: World, registry: CollectorRegistry) -> Reconciler:
