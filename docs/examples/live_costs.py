@@ -5,9 +5,13 @@ Needs ``pip install 'aiokafka[zstd]'`` and nothing of this project; docs/topics.
 import argparse
 import asyncio
 import json
+import logging
+import os
+import sys
 from decimal import Decimal
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 REQUESTS, WINDOWS, REMEMBERED = "cost.requests.v1", "cost.windows.v1", 100_000
 
@@ -64,7 +68,8 @@ async def main():
     args = parser.parse_args()
     start = "earliest" if args.from_beginning else "latest"
     cluster, costs = {"bootstrap_servers": args.kafka, "auto_offset_reset": start}, Costs()
-    async with AIOKafkaConsumer(REQUESTS, WINDOWS, **cluster) as consumer:
+    consumer = await connect(args.kafka, cluster)
+    try:
         async for message in consumer:
             try:
                 event = json.loads(message.value)
@@ -73,7 +78,24 @@ async def main():
                     add(message.key, event)
             except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as exc:
                 print(f"{message.topic}@{message.offset} is passed over: {exc!r:.99}", flush=True)
+    finally:
+        await consumer.stop()
+
+
+async def connect(address, cluster):
+    logging.disable(logging.CRITICAL)  # the reason is said once, below
+    consumer = AIOKafkaConsumer(REQUESTS, WINDOWS, **cluster)
+    try:
+        await consumer.start()
+    except (KafkaError, OSError, ValueError, OverflowError) as exc:
+        await consumer.stop()
+        sys.exit(f"Kafka at {address!r} does not answer: {exc}. --kafka takes HOST:PORT")
+    logging.disable(logging.NOTSET)
+    return consumer
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except (KeyboardInterrupt, BrokenPipeError):
+        os._exit(0)  # nothing is left to be written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_REFUSED = re.compile(r"does not answer: .*\[Errno -?\d+\] ([^\"'()]+).*", re.DOTALL)
 DEFAULT_FOLDER = Path(".meter")
 MOST_SECONDS = 10 * 366 * 86_400
 
@@ -117,7 +119,9 @@ def running_settings(
 
 
 def explain_absence(folder: Path, exc: MeteringError) -> MeteringError:
-    """Adds what to do when nothing answers and no stack was found."""
+    """Adds what to do when nothing answers and no stack was found, and leaves out the driver's
+    own words for a refused connection."""
+    exc = MeteringError(_REFUSED.sub(r"does not answer: \1", str(exc)))
     from streams.stack.running import find_running
 
     if find_running(folder) is not None:

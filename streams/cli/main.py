@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from metering.errors import MeteringError
+from metering.variables import PREFIX
 
 SUMMARIES = {
     "calibrate": "Fit the coefficients of apportionment to measured batches.",
@@ -70,6 +71,8 @@ def meter() -> None:
                    meter reconcile  metered usage against Triton's own counters
     In production: meter topics     the Kafka topics, as they should be, and what they carry
     """
+    if not any(name.upper().startswith(PREFIX) for name in os.environ):
+        return
     from streams.settings import misspelt
 
     for warning in misspelt():

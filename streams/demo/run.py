@@ -18,6 +18,7 @@ from streams.reconcile import reconcile
 from streams.replay.load import drive
 from streams.replay.load_result import LoadResult, Progress
 from streams.replay.scenario import SCENARIOS, Incident, Scenario, demo_plan
+from streams.settings import Settings
 from streams.settle import stored_all, windows_closed
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
@@ -62,16 +63,26 @@ async def run_demo(options: DemoOptions, watcher: Watcher) -> DemoReport:
         SinkUnavailable: ClickHouse did not answer when it was asked.
     """
     began = time.monotonic()
-    async with WebhookReceiver() as receiver:
-        config = StackConfig(
-            folder=options.folder,
-            kafka=options.kafka,
-            clickhouse=options.clickhouse,
-            triton=options.triton,
-            webhooks=(receiver.url,),
-        )
-        async with Stack(config, watcher.say) as stack:
-            return await _Demo(options, watcher, stack, receiver).run(began)
+    async with (
+        WebhookReceiver() as receiver,
+        Stack(stack_of(options, receiver.url), watcher.say) as stack,
+    ):
+        return await _Demo(options, watcher, stack, receiver).run(began)
+
+
+def stack_of(options: DemoOptions, webhook: str) -> StackConfig:
+    """The same demo whatever ``METER_*`` say; and a price change must not be written into a price
+    book that somebody else goes by."""
+    return StackConfig(
+        folder=options.folder,
+        kafka=options.kafka,
+        clickhouse=options.clickhouse,
+        triton=options.triton,
+        price_book=options.folder / "prices.toml",
+        webhooks=(webhook,),
+        alert_floor_usd_per_hour=Settings().alert_floor_usd_per_hour,
+        models_see_environment=False,
+    )
 
 
 class _Demo:

@@ -21,7 +21,8 @@ class StackConfig:
     ``price_book`` is FOLDER/prices.toml, copied from the project's where it is missing,
     ``region`` is ``local`` and ``deployment`` is ``dev``. ``models`` are those of
     ``model_repository``; every model in one of ``model_folders`` is loaded beside them.
-    ``emitter_env`` is added to the environment of the models. ``log_max_bytes`` is the usage
+    ``emitter_env`` is added to the environment of the models, which have the caller's variables
+    for models unless ``models_see_environment`` is off. ``log_max_bytes`` is the usage
     log's cap, for whoever keeps to it; by default the settings'. Without ``preferred_ports`` the
     usual ports are left alone. ``partitions`` are of topics that are not there yet, by name,
     where they are not to have as many as usual.
@@ -43,6 +44,7 @@ class StackConfig:
     log_max_bytes: int | None = None
     preferred_ports: bool = True
     partitions: Mapping[str, int] = field(default_factory=dict)
+    models_see_environment: bool = True
 
 
 class Endpoints(BaseModel):

@@ -121,7 +121,7 @@ def emitter_env(
     config: StackConfig, folder: Path, settings: Settings, env: Mapping[str, str]
 ) -> dict[str, str]:
     """What the models read, of ``env`` and then of ``config``; files are named in full."""
-    given = {name: env[name] for name in IN_TRITON if name in env}
+    given = {n: env[n] for n in IN_TRITON if n in env and config.models_see_environment}
     given |= {name: str(Path(given[name]).resolve()) for name in FILES_IN_TRITON & given.keys()}
     calibration = folder / CALIBRATION_FILE
     if "METER_CALIBRATION" not in given and calibration.is_file():

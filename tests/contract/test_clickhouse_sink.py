@@ -23,7 +23,7 @@ from metering.pricing import price_batch
 from metering.usage import UsageBatch
 from metering.window_rows import WindowRows
 from sinks.clickhouse.connection import ClickHouseTarget
-from sinks.clickhouse.queries import ClickHouseReader, Stored
+from sinks.clickhouse.queries import ClickHouseReader, Stored, Unpriced
 from sinks.clickhouse.schema import migrate
 from sinks.clickhouse.writer import ClickHouseWriter
 
@@ -511,6 +511,19 @@ def test_unit_costs_leave_unpriced_requests_out_of_every_quotient(
     assert second.usd_per_million_input_tokens is None
     assert reader.unit_costs(since_ms=NOON_NS // 10**6 + 1) == []
     assert reader.unit_costs("r-2-")[0].tenant == "z"
+
+
+def test_what_has_no_price_is_told_with_what_a_price_would_have_to_be_for(
+    store: Store, batch_of: MakeBatch
+) -> None:
+    writer, reader = store
+    priced = price_batch(batch_of(0), BOOK)
+    unpriced = price_batch(batch_of(1, accelerator="unheard of", gpu_ns=5 * 10**8), BOOK)
+    writer.write_lines(CostLines.of([*priced, *unpriced]))
+    (line,) = unpriced
+    expected = Unpriced("acme", line.model, "unheard of", line.region, 1, 0.5)
+    assert reader.unpriced() == [expected]
+    assert reader.unpriced(since_ms=NOON_NS // 10**6 + 1) == []
 
 
 # --- refusals ------------------------------------------------------------------------------------

@@ -203,6 +203,7 @@ def test_without_a_stack_the_answer_says_what_to_do_and_the_exit_code_is_1(
     assert out == ""
     assert err.startswith("meter: ")
     assert "No stack runs in no-stack" in err
+    assert "HTTPConnection" not in err
     assert "meter up" in err
     assert "--dir" in err
     assert "Traceback" not in err

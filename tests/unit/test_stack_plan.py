@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from metering.errors import StackError
+from streams.demo.run import DemoOptions, stack_of
 from streams.settings import Settings
 from streams.stack.config import Endpoints, StackConfig
 from streams.stack.groups import read_process
@@ -18,6 +19,7 @@ from streams.stack.plan import (
     DEPENDS,
     Ports,
     emitter_env,
+    place_price_book,
     plan,
     settings_for,
     with_dependencies,
@@ -208,6 +210,26 @@ def test_the_models_get_every_variable_that_they_read(tmp_path: Path) -> None:
     config = StackConfig(tmp_path, region="us-east", emitter_env={"METER_LOG_FSYNC": "never"})
     given = emitter_env(config, tmp_path, settings, env)
     assert (given["METER_REGION"], given["METER_LOG_FSYNC"]) == ("us-east", "never")
+
+
+def test_a_demo_is_the_same_whatever_the_environment_says(tmp_path: Path, ports: Ports) -> None:
+    base = Settings.from_env(
+        {
+            "METER_WEBHOOKS": "http://hook/a",
+            "METER_PRICE_BOOK": "the-companys.toml",
+            "METER_ALERT_FLOOR_USD_PER_HOUR": "100",
+        }
+    )
+    config = stack_of(DemoOptions(tmp_path), "http://receiver/")
+    found = settings_for(config, tmp_path, ports, base)
+    assert found.price_book == tmp_path / "prices.toml"
+    assert found.webhooks == ("http://receiver/",)
+    assert found.alert_floor_usd_per_hour == Settings().alert_floor_usd_per_hour < 0.24
+    place_price_book(found, tmp_path)
+    assert (tmp_path / "prices.toml").is_file()
+    env = emitter_env(config, tmp_path, found, {"METER_IDENTITY": "gateway", "METER_REGION": "x"})
+    assert "METER_IDENTITY" not in env
+    assert env["METER_REGION"] == "local"
 
 
 def test_a_model_that_is_not_in_the_repository_is_an_error(tmp_path: Path, ports: Ports) -> None:
