@@ -201,6 +201,19 @@ def test_a_query_has_a_memory_limit(start_embedded: Start, tmp_path: Path) -> No
     assert process.server.value("SELECT getSetting('max_memory_usage')") == "200000000"
 
 
+@pytest.mark.parametrize(("name", "begins"), [("Parquet", b"PAR1"), ("ORC", b"ORC")])
+def test_data_that_the_engine_reads_whole_is_bounded_by_memory(
+    start_embedded: Start, tmp_path: Path, name: str, begins: bytes
+) -> None:
+    server = start_embedded(tmp_path / "data", "--max-query-memory-bytes", "40000000").server
+    server.value(TABLE)
+    url = {"query": f"INSERT INTO t FORMAT {name}"}
+    bomb = gzip.compress(begins + bytes(20_000_000))
+    answer = server.post(bomb, {"Content-Encoding": "gzip"}, **url)
+    assert (answer.status, answer.code) == (413, 229)
+    assert "--max-query-memory-bytes" in answer.text
+
+
 def test_no_setting_lifts_the_limit_of_the_engine(start_embedded: Start, tmp_path: Path) -> None:
     server = start_embedded(tmp_path / "data", "--max-memory-bytes", "1000000000").server
     greedy = "SELECT length(groupArray(number)) FROM numbers(1000000000)"
