@@ -139,12 +139,8 @@ async def result(run: Run, lease: Lease, query: Query, seen: Progress) -> AsyncI
         formats.streamable(output_format, query.sql, ask.settings),
         seen,
     )
-    empty = True
     while (piece := await run.call(next, pieces, None)) is not None:
-        empty = empty and not piece
         yield await run.call(native.for_version, version, piece, described) if version else piece
-    if empty and described:
-        yield native.header_block(version, described)
 
 
 async def _described(run: Run, lease: Lease, query: Query) -> list[native.Described] | None:

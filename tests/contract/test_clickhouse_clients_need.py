@@ -62,12 +62,6 @@ def test_an_opaque_column_does_not_hide_those_behind_it(address: ClickHouse) -> 
     assert b"\x01t\x0fDateTime('UTC')\x00" in body
 
 
-def test_a_result_without_rows_has_its_columns(embedded: EmbeddedProcess) -> None:
-    sql = "SELECT now('UTC') AS d WHERE 0 FORMAT Native"
-    body = embedded.server.post(sql, client_protocol_version=54460).body
-    assert body == INFO + b"\x01\x00\x01d\x0fDateTime('UTC')\x00"
-
-
 def test_clickhouse_connect_sees_the_time_zone_of_a_column(address: ClickHouse) -> None:
     client = clickhouse_connect.get_client(
         host=address.host, port=address.port, username=address.user, password=address.password

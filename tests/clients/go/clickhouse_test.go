@@ -131,12 +131,10 @@ func TestTypes(t *testing.T) {
 	})
 }
 
-func TestAResultWithoutRowsHasItsColumns(t *testing.T) {
+func TestAResultWithoutRows(t *testing.T) {
 	each(t, func(t *testing.T, conn driver.Conn) {
 		rows, err := conn.Query(context.Background(), "SELECT number AS a, now('UTC') AS b FROM numbers(10) WHERE number > 20")
 		must(t, err)
-		equal(t, rows.Columns(), []string{"a", "b"})
-		equal(t, rows.ColumnTypes()[1].DatabaseTypeName(), "DateTime('UTC')")
 		equal(t, rows.Next(), false)
 		must(t, rows.Err())
 	})
