@@ -631,7 +631,7 @@ def test_a_kill_loses_no_insert_that_was_acknowledged(
 
     with ThreadPoolExecutor(1) as pool:
         inserting = pool.submit(insert_until_it_dies)
-        time.sleep(1)
+        eventually(lambda: acknowledged > 20 or inserting.done())
         process.kill()
         inserting.result()
     after = start_embedded(tmp_path / "data").server
