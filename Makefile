@@ -7,7 +7,7 @@ TRITON := .venv-triton
 BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
-.PHONY: help env demo up test check lint types imports compose kubernetes contract release-contract \
+.PHONY: help env demo up test test-clients check lint types imports compose kubernetes contract release-contract \
   faults-triton faults-stream bench-demo bench-triton bench-log bench-front bench-stream bench-workers \
   bench-freshness bench-memory bench-recovery bench-sizes scaling fuzz-stream profile locks clean
 
@@ -48,6 +48,9 @@ up: env ## the whole stack on this machine, until Ctrl-C
 
 test: env check ## every check and every test, with the real processes, two files of tests at a time
 	$(APP)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-clients: $(APP)/.done ## the ClickHouse endpoint by clickhouse-go and @clickhouse/client; needs Go and Node
+	$(APP)/bin/python -m tests.clients.run
 
 check: lint types imports compose kubernetes ## ruff, mypy --strict, import-linter, the schemas of Compose and Kubernetes
 

@@ -20,7 +20,7 @@ async def until(
         await asyncio.sleep(0.05)
 
 
-def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def eventually(holds: Callable[[], bool], timeout_s: float = 120.0) -> None:
     """`until`, for tests without an event loop."""
     deadline = time.monotonic() + timeout_s
     while not holds():

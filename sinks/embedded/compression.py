@@ -163,6 +163,7 @@ async def bounded(body: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[b
             raise QueryError.of(
                 "QUERY_IS_TOO_LARGE",
                 f"The body has more than {max_bytes} bytes after decompression. Send it in several "
-                "requests, or start the endpoint with a larger --max-body-bytes",
+                "requests, or start the endpoint with a larger --max-body-bytes (for formats that "
+                "are read whole, such as Parquet: --max-query-memory-bytes)",
             )
         yield piece

@@ -27,6 +27,7 @@ from sinks.embedded.sql import escaped, literal, parameter_name, quoted, unescap
 
 _open_connection: Callable[[str], Any] = chdb.connect
 _UNSTREAMABLE = "Streaming query is not supported"
+_ENDINGS = ("QUERY_WAS_CANCELLED", "TIMEOUT_EXCEEDED", "MEMORY_LIMIT_EXCEEDED")
 DEFAULT_DATABASE = "default"
 
 
@@ -86,14 +87,19 @@ class Connection:
             )
 
     def describe(self, selection: str, params: Mapping[str, str]) -> list[Described] | None:
-        """The columns of a SELECT with their full types; None where the engine can't say."""
+        """The columns of a SELECT with their full types; None where the engine can't say.
+
+        Raises QueryError where the query was killed, or out of time or memory, while it was asked.
+        """
         asked = (
             f"DESCRIBE TABLE ({selection}\n) SETTINGS describe_compact_output = 1, "
             "describe_include_subcolumns = 0, print_pretty_type_names = 0"
         )
         try:
             rows = b"".join(self._whole(asked, "RowBinary", params, Progress()))
-        except QueryError:
+        except QueryError as exc:
+            if exc.name in _ENDINGS:
+                raise
             return None
         texts: list[bytes] = []
         at = 0

@@ -15,7 +15,7 @@ from sinks.embedded.request import Ask
 from sinks.embedded.rewriting import QUERY_ID_SETTING, as_utf8, selection, with_query_ids
 from sinks.embedded.runs import Run
 from sinks.embedded.sessions import Lease
-from sinks.embedded.statement import InsertData, Statement, examine
+from sinks.embedded.statement import Statement, examine
 
 _HEAD_BYTES = 256 << 10
 _MAX_QUERY_BYTES = 16 << 20
@@ -101,13 +101,24 @@ def prepare(lease: Lease, query: Query, query_id: str) -> bool:
     return query.statement.reads_only
 
 
-async def insert(run: Run, lease: Lease, query: Query, data: InsertData, seen: Progress) -> None:
-    """Pass the data on as it comes. A body that breaks off inserts nothing that isn't whole."""
+async def insert(
+    run: Run, lease: Lease, query: Query, seen: Progress, *, held_body_bytes: int
+) -> None:
+    """Pass the data on as it comes. A body that breaks off inserts nothing that isn't whole.
+
+    Where the engine keeps all data of the format in memory, there may be ``held_body_bytes``.
+    """
+    data = query.statement.insert
+    if data is None:
+        return
     connection = lease.connection
     await run.call(connection.bind, query.ask.params)
     inserter = await run.call(connection.insert, query.sql, data.format, seen)
     try:
-        async for piece in query.body.after(data.data_start):
+        pieces = query.body.after(data.data_start)
+        if formats.held_input(data.format):
+            pieces = compression.bounded(pieces, held_body_bytes)
+        async for piece in pieces:
             await run.call(inserter.append, piece)
     except ClientPayloadError as exc:
         raise QueryError.of("NETWORK_ERROR", f"The body breaks off: {exc}") from exc
@@ -128,12 +139,8 @@ async def result(run: Run, lease: Lease, query: Query, seen: Progress) -> AsyncI
         formats.streamable(output_format, query.sql, ask.settings),
         seen,
     )
-    empty = True
     while (piece := await run.call(next, pieces, None)) is not None:
-        empty = empty and not piece
         yield await run.call(native.for_version, version, piece, described) if version else piece
-    if empty and described:
-        yield native.header_block(version, described)
 
 
 async def _described(run: Run, lease: Lease, query: Query) -> list[native.Described] | None:

@@ -27,6 +27,18 @@ _PLAIN: Final = frozenset(
 # Words that give a result something that only its end can have, or brackets around the rows.
 _WHOLE_WORDS: Final = ("totals", "extremes", "output_format_json_array_of_rows")
 
+# Input formats that the engine reads to their end before it parses them.
+_HELD_INPUT: Final = (
+    "Parquet",
+    "ORC",
+    "Arrow",
+    "ArrowStream",
+    "Avro",
+    "JSON",
+    "JSONCompact",
+    "Npy",
+)
+
 Header = Callable[[bytes], int]
 """Length of the header with which a piece begins."""
 
@@ -49,6 +61,11 @@ def header_of(output_format: str) -> Header | None:
     if output_format in ("RowBinaryWithNames", "RowBinaryWithNamesAndTypes"):
         return lambda piece: _binary(piece, 2 if output_format.endswith("Types") else 1)
     return None
+
+
+def held_input(input_format: str) -> bool:
+    """Whether the engine keeps all of an INSERT's data in memory before it parses any of it."""
+    return input_format in _HELD_INPUT or input_format.startswith("JSONColumns")
 
 
 def has_header(output_format: str) -> bool:

@@ -26,6 +26,11 @@ class Limits:
     body_bytes: int = DEFAULT_MAX_BODY_BYTES
     concurrent_queries: int = 32
 
+    @property
+    def held_body_bytes(self) -> int:
+        """Of data in a format that the engine reads only when it has all of it, such as Parquet."""
+        return min(self.body_bytes, self.query_memory_bytes // 4)
+
     @classmethod
     def of_machine(cls) -> Limits:
         """Half of the machine's memory for the engine, and half of that for a query."""

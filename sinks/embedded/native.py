@@ -83,12 +83,6 @@ def for_version(version: int, piece: bytes, described: Sequence[Described] | Non
     return bytes(out)
 
 
-def header_block(version: int, described: Sequence[Described]) -> bytes:
-    """A block without rows: the columns of a result that has none."""
-    columns = [column.header() for column in described]
-    return for_version(version, _varint(len(columns)) + b"\x00" + b"".join(columns), described)
-
-
 def _blocks(data: bytes, described: Sequence[Described]) -> Iterator[tuple[bytes, list[_Column]]]:
     at = 0
     while at < len(data):

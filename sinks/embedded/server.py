@@ -97,7 +97,9 @@ class Server:
                 lease = await self._lease(query, run, user)
                 run.killable = await run.call(execution.prepare, lease, query, run.query_id)
                 if query.statement.insert is not None:
-                    await execution.insert(run, lease, query, query.statement.insert, seen)
+                    await execution.insert(
+                        run, lease, query, seen, held_body_bytes=self._limits.held_body_bytes
+                    )
                 else:
                     async for piece in execution.result(run, lease, query, seen):
                         await reply.write(piece)

@@ -9,13 +9,13 @@ import signal
 import sys
 import uuid
 from contextlib import AsyncExitStack
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from metering.errors import MeteringError
+from metering.figures import figure
 from streams.cli.common import (
     Narrator,
     dir_option,
@@ -204,7 +204,7 @@ def _cost_table(charged: Charged) -> Table:
     for name in ("requests", "USD"):
         table.add_column(name, justify="right")
     for cost in charged.by_cohort:
-        usd = "–" if cost.usd_per_request is None else _usd(cost.cost_usd)
+        usd = "–" if cost.usd_per_request is None else figure(cost.cost_usd, decimals=2, digits=3)
         table.add_row(escape(cost.tenant), escape(cost.model), f"{cost.requests:,}", usd)
     return table
 
@@ -212,9 +212,4 @@ def _cost_table(charged: Charged) -> Table:
 def _total(charged: Charged) -> str:
     lacking = charged.unpriced
     without = f"; {lacking:,} requests have no price: see meter top" if lacking else ""
-    return f"{_usd(charged.usd)} USD in all{without}"
-
-
-def _usd(amount: Decimal) -> str:
-    """Three digits that count, and no exponent."""
-    return f"{amount:.{max(2, 2 - amount.adjusted())}f}" if amount else "0"
+    return f"{figure(charged.usd, decimals=2, digits=3)} USD in all{without}"

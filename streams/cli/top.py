@@ -112,7 +112,7 @@ def _reason(one: Unpriced) -> str:
 def _amount(unpriced: list[Unpriced]) -> str:
     requests = sum(one.requests for one in unpriced)
     seconds = sum(one.gpu_seconds for one in unpriced)
-    return f"{requests:,} request{'s' * (requests != 1)} ({seconds:,.2f} GPU s)"
+    return f"{requests:,} request{'s' * (requests != 1)} ({figure(seconds, decimals=2)} GPU s)"
 
 
 def table(costs: list[UnitCost], last_s: int, unpriced: Sequence[Unpriced] = ()) -> Table:

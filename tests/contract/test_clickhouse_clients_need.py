@@ -62,12 +62,6 @@ def test_an_opaque_column_does_not_hide_those_behind_it(address: ClickHouse) -> 
     assert b"\x01t\x0fDateTime('UTC')\x00" in body
 
 
-def test_a_result_without_rows_has_its_columns(embedded: EmbeddedProcess) -> None:
-    sql = "SELECT now('UTC') AS d WHERE 0 FORMAT Native"
-    body = embedded.server.post(sql, client_protocol_version=54460).body
-    assert body == INFO + b"\x01\x00\x01d\x0fDateTime('UTC')\x00"
-
-
 def test_clickhouse_connect_sees_the_time_zone_of_a_column(address: ClickHouse) -> None:
     client = clickhouse_connect.get_client(
         host=address.host, port=address.port, username=address.user, password=address.password
@@ -199,6 +193,19 @@ def test_a_query_has_a_memory_limit(start_embedded: Start, tmp_path: Path) -> No
     assert (answer.status, answer.code) == (500, 241)
     assert "maximum: 190.73 MiB" in answer.text
     assert process.server.value("SELECT getSetting('max_memory_usage')") == "200000000"
+
+
+@pytest.mark.parametrize(("name", "begins"), [("Parquet", b"PAR1"), ("ORC", b"ORC")])
+def test_data_that_the_engine_reads_whole_is_bounded_by_memory(
+    start_embedded: Start, tmp_path: Path, name: str, begins: bytes
+) -> None:
+    server = start_embedded(tmp_path / "data", "--max-query-memory-bytes", "40000000").server
+    server.value(TABLE)
+    url = {"query": f"INSERT INTO t FORMAT {name}"}
+    bomb = gzip.compress(begins + bytes(20_000_000))
+    answer = server.post(bomb, {"Content-Encoding": "gzip"}, **url)
+    assert (answer.status, answer.code) == (413, 229)
+    assert "--max-query-memory-bytes" in answer.text
 
 
 def test_no_setting_lifts_the_limit_of_the_engine(start_embedded: Start, tmp_path: Path) -> None:

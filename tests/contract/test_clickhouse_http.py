@@ -30,6 +30,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.external import ExternalData
 
+from tests.waiting import eventually
+
 if TYPE_CHECKING:
     from conftest import Answer, ClickHouse, EmbeddedProcess
 
@@ -635,7 +637,7 @@ def test_a_kill_loses_no_insert_that_was_acknowledged(
 
     with ThreadPoolExecutor(1) as pool:
         inserting = pool.submit(insert_until_it_dies)
-        time.sleep(1)
+        eventually(lambda: acknowledged > 20 or inserting.done())
         process.kill()
         inserting.result()
     after = start_embedded(tmp_path / "data").server

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from sinks.embedded.errors import QueryError
-from sinks.embedded.native import Described, for_version, header_block
+from sinks.embedded.native import Described, for_version
 from sinks.embedded.native_types import Opaque, column_end
 
 INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
@@ -125,14 +125,6 @@ def test_an_opaque_column_that_holds_what_looks_like_the_next_one_is_refused() -
     assert piece.count(string(b"b") + string(b"String")) == 2
     with pytest.raises(QueryError, match="ambiguous"):
         for_version(54460, piece, described)
-
-
-def test_a_result_without_rows_still_has_its_columns() -> None:
-    described = [Described(b"d", "DateTime('UTC')"), Described("ü".encode(), "String")]
-    assert header_block(54460, described) == (
-        INFO + b"\x02\x00" + string(b"d") + string(b"DateTime('UTC')") + b"\0"
-        + string("ü".encode()) + string(b"String") + b"\0"
-    )  # fmt: skip
 
 
 def test_a_block_of_many_columns_is_read() -> None:
