@@ -131,7 +131,8 @@ def _timing(told: Timing, faults: list[str]) -> Timing:
         value = getattr(told, field)
         if value is not None and not (type(value) is int and 0 <= value <= most_ns):
             faults.append(f"{field}={shown(value)} is no integer from 0 to {most_ns}")
-            timing = timing._replace(**{field: None})
+            unknown: dict[str, Any] = {field: None}
+            timing = timing._replace(**unknown)
     phases = [ns for ns in (told.prefill_ns, told.decode_ns) if ns is not None]
     sound = all(type(ns) is int and ns >= 0 for ns in phases)
     if not sound or sum(phases) > wall_ns:

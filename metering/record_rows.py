@@ -90,8 +90,10 @@ class _Reader:
                 self._faults[n].append(f"request_id: {fault}")
         columns = (inputs, cached, outputs, reasoning, rows)
         found = [
-            Row(name, payer, *counts, status)
-            for name, payer, *counts in zip(ids, self._who_pays(), *columns, strict=True)
+            Row(name, payer, tokens_in, part, tokens_out, reasoned, own, status)
+            for name, payer, tokens_in, part, tokens_out, reasoned, own in zip(
+                ids, self._who_pays(), *columns, strict=True
+            )
         ]
         self._add_more(found)
         self._drop_contradicted_turns(found)

@@ -130,7 +130,7 @@ def test_requests_that_never_reached_their_model_are_no_execution() -> None:
         (lambda d: d.update(requests=None), r"record"),
         (lambda d: d.update(requests=[], payer=[]), r"requests=\[\]: want a list"),
         (lambda d: d.update(rule=["nobody", 1, {}, None]), r"apportionment='nobody'"),
-        (lambda d: d["rule"].__setitem__(1, 99), r"version=99: this version has 1"),
+        (lambda d: d["rule"].__setitem__(1, 99), r"version=99: this version has 2"),
         (lambda d: d.update(rule=None), r"record"),
         (lambda d: d.update(model=""), r"model"),
     ],
