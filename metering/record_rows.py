@@ -24,6 +24,7 @@ _SOURCES = frozenset(get_args(IdentitySource))
 _COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows")
 """In the order of ``Row``'s fields."""
 _NOBODY = (UNATTRIBUTED, "", "", "", None, "refused")
+_MOST_DIGITS = 20
 _NO_NUMBER = object()
 
 
@@ -171,7 +172,8 @@ class _Reader:
             self._batch_faults.append(f"more={shown(self._took.more)} is no object")
             return
         for position, more in self._took.more.items():
-            n = int(position) if position.isascii() and position.isdecimal() else self._count
+            is_place = position.isascii() and position.isdecimal() and len(position) < _MOST_DIGITS
+            n = int(position) if is_place else self._count
             if n >= self._count or not isinstance(more, dict):
                 self._batch_faults.append(f"more: {shown(position)} is no request")
                 continue

@@ -53,13 +53,15 @@ def rule_named(
     coefficients come from. ``version`` is the rule's own, the newest where it is not said.
 
     Raises:
-        MeteringError: no rule has that name or version, or a coefficient is negative.
+        MeteringError: no rule has that name or version, or a coefficient is no integer from 0 on.
     """
     kind = kind_named(name, version)
     given = {n: coefficients_ps[n] for n in kind.coefficients if n in coefficients_ps}
     for coefficient, value_ps in given.items():
-        if value_ps < 0:
-            raise MeteringError(f"{coefficient}={value_ps} of apportionment={name!r} is negative")
+        if type(value_ps) is not int or value_ps < 0:
+            raise MeteringError(
+                f"{coefficient}={value_ps!r:.80} of apportionment={name!r} is no integer from 0 on"
+            )
     if kind.coefficients and not given:
         return EQUAL_SPLIT_1 if name in BUILT_IN and kind.version == 1 else EQUAL_SPLIT
     rule_id = f"{kind.name}/{kind.version}"

@@ -190,7 +190,7 @@ class Gate:
         contradicted = any(
             field not in FIELDS or fault_of(value) or clean(claims.get(field)) != clean(value)
             for field, value in headers
-            if is_given(value)
+            if is_given(value.strip(" ") if isinstance(value, str) else value)
         )
         refusal = _CLIENT_SET if bare or contradicted or len(tokens) > 1 else None
         if refusal is not None and self._rejects:
