@@ -3,7 +3,7 @@
 A TOML file of ``[[calibration]]`` entries, to which each fit adds::
 
     [[calibration]]
-    version = "2026-11-22.1"        # what events carry: affine-shapley/1@2026-11-22.1
+    version = "2026-11-22.1"        # what events carry: affine-shapley/2@2026-11-22.1
     model = "llama-8b"
     accelerator = "NVIDIA H100"
     rule = "affine-shapley"
@@ -73,8 +73,9 @@ class CalibrationEntry(BaseModel):
     def key(self) -> tuple[str, str, str]:
         return self.model, self.accelerator, self.rule
 
-    def as_rule(self) -> ApportionmentRule:
-        return rule_named(self.rule, self.coefficients_ps, self.version)
+    def as_rule(self, version: int | None = None) -> ApportionmentRule:
+        """In the rule's own ``version``, the newest where it is not said."""
+        return rule_named(self.rule, self.coefficients_ps, self.version, version)
 
     @model_validator(mode="after")
     def _coefficients_of_its_rule(self) -> Self:

@@ -25,7 +25,8 @@ class CostLine(Frozen):
     """One request, priced; ``(source, sequence, position)`` identifies it for ever.
 
     Costs are USD with 18 decimals; those of a batch sum to the batch's exactly. An ``unpriced``
-    line has no cost (``None``), never 0.
+    line has no cost (``None``), never 0. ``invalid`` says what was wrong with what was told of the
+    request, ``batch_invalid`` of its batch; "" where nothing was.
     """
 
     source: Name
@@ -66,6 +67,8 @@ class CostLine(Frozen):
     prefill_gpu_ns: int | None = None
     decode_gpu_ns: int | None = None
     apportionment_rule: str
+    invalid: str = ""
+    batch_invalid: str = ""
     pricing_status: Literal["priced", "unpriced"]
     price_id: str
     usd_per_gpu_hour: Decimal | None

@@ -6,26 +6,35 @@ event, so one that is sent twice is the same message twice.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from metering.apportion import (
-    RULES,
+    EQUAL_SPLIT,
     ApportionmentRule,
     Share,
-    Turn,
-    Work,
     largest_remainder,
     rule_named,
 )
 from metering.errors import MeteringError, UnreadableUsage
-from metering.names import MAX_LENGTH, clean
+from metering.names import MAX_LENGTH
+from metering.record_rows import MAX_COUNT, Row, rows_of, text_of
 from metering.records import CONSTANT, VERSION, Asked, RuleRecipe, Timing, Took, is_record
-from metering.usage import UNEXECUTED, RequestUsage, UsageBatch, describe, parse_usage
+from metering.usage import (
+    OTHER_OPERATION,
+    UNEXECUTED,
+    Operation,
+    RequestUsage,
+    UsageBatch,
+    describe,
+    parse_usage,
+    shown,
+)
 from metering.usage_columns import is_columns, usage_of_columns
 
 
@@ -64,16 +73,16 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
     if rule is None:
         name, version, coefficients_ps, calibration = document["rule"]
         rule = _rule(RuleRecipe(name, tuple(coefficients_ps.items()), calibration, version))
-    timing = Timing(**{field: document[field] for field in Timing._fields})
-    for field, value in zip(Timing._fields, timing, strict=True):
-        if value is not None:
-            _integer(field, value)
-    rows = _rows(
+    faults: list[str] = []
+    timing = _timing(Timing(**{field: document[field] for field in Timing._fields}), faults)
+    operation = _operation(document["operation"], faults)
+    rows = rows_of(
         Asked(**{field: document[field] for field in Asked._fields}),
         Took(**{field: document[field] for field in Took._fields}),
+        faults,
     )
     gpu_ns, parts_of_wall = _gpu_time(timing)
-    shares = rule.split(gpu_ns, [row.work for row in rows])
+    rule, shares = _divided(rule, gpu_ns, rows, faults)
     prefill_ns, prefill = _phase(
         timing.prefill_ns, timing, gpu_ns, [s.input_gpu_ns for s in shares]
     )
@@ -83,9 +92,8 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
         _request(
             row,
             share,
-            operation=document["operation"],
-            # A request without an id gets one that no other batch has.
-            request_id=row.request_id or f"{sequence}.{position}@{source}"[:MAX_LENGTH],
+            operation=operation,
+            request_id=row.request_id or _made_id(source, sequence, position),
             prefill_gpu_ns=prefill[position],
             decode_gpu_ns=decode[position],
         )
@@ -104,8 +112,78 @@ def _finish(document: Mapping[str, Any], rule: ApportionmentRule | None) -> Usag
         start_monotonic_ns=timing.start_ns,
         end_epoch_ns=timing.end_epoch_ns,
         apportionment_rule=rule.rule_id,
+        invalid=text_of(faults),
         requests=requests,
     )
+
+
+def _timing(told: Timing, faults: list[str]) -> Timing:
+    """What is wrong with a part of it is not known, and said; the phases go together.
+
+    Raises:
+        MeteringError: it is not known from when to when the batch was.
+    """
+    for field in ("start_ns", "end_ns", "end_epoch_ns"):
+        _integer(field, getattr(told, field))
+    wall_ns = told.end_ns - told.start_ns
+    timing = told
+    for field, most_ns in (("share_ns", wall_ns), ("device_ns", MAX_COUNT - 1)):
+        value = getattr(told, field)
+        if value is not None and not (type(value) is int and 0 <= value <= most_ns):
+            faults.append(f"{field}={shown(value)} is no integer from 0 to {most_ns}")
+            unknown: dict[str, Any] = {field: None}
+            timing = timing._replace(**unknown)
+    phases = [ns for ns in (told.prefill_ns, told.decode_ns) if ns is not None]
+    sound = all(type(ns) is int and ns >= 0 for ns in phases)
+    if not sound or sum(phases) > wall_ns:
+        faults.append(
+            f"prefill_ns={shown(told.prefill_ns)} and decode_ns={shown(told.decode_ns)} are no "
+            f"phases of wall_ns={wall_ns}"
+        )
+        timing = timing._replace(prefill_ns=None, decode_ns=None)
+    return timing
+
+
+def _operation(given: Any, faults: list[str]) -> str:
+    if isinstance(given, str) and given in get_args(Operation):
+        return given
+    faults.append(f"operation={shown(given)} is none of {', '.join(get_args(Operation))}")
+    return OTHER_OPERATION
+
+
+def _divided(
+    rule: ApportionmentRule, gpu_ns: int, rows: Sequence[Row], faults: list[str]
+) -> tuple[ApportionmentRule, list[Share]]:
+    """By the rule; by rows alone where it can't divide this batch, for the time is somebody's."""
+    work = [row.work for row in rows]
+    try:
+        shares = rule.split(gpu_ns, work)
+        parts = [(s.gpu_ns, s.input_gpu_ns, s.output_gpu_ns, s.padding_ns) for s in shares]
+        if len(parts) == len(rows) and sum(p[0] for p in parts) == gpu_ns and _are_parts(parts):
+            return rule, shares
+        fault = f"its shares are no {len(rows)} parts of gpu_ns={gpu_ns}"
+    except Exception as exc:  # noqa: BLE001  # a rule can be anybody's
+        fault = f"{type(exc).__name__}: {exc}"
+    faults.append(f"{rule.rule_id} can't divide the batch: {fault}"[:MAX_LENGTH])
+    return EQUAL_SPLIT, EQUAL_SPLIT.split(gpu_ns, work)
+
+
+def _are_parts(parts: Sequence[tuple[int, ...]]) -> bool:
+    return all(
+        set(map(type, part)) == {int}
+        and min(part) >= 0
+        and part[0] == part[1] + part[2]
+        and part[3] <= part[0]
+        for part in parts
+    )
+
+
+def _made_id(source: str, sequence: int, position: int) -> str:
+    """For a request without an id: one that no other batch has."""
+    made = f"{sequence}.{position}@{source}"
+    if len(made) <= MAX_LENGTH:
+        return made
+    return f"{sequence}.{position}@sha256:{hashlib.sha256(source.encode()).hexdigest()}"
 
 
 def _gpu_time(timing: Timing) -> tuple[int, dict[str, Any]]:
@@ -138,7 +216,7 @@ def _phase(
 
 
 def _request(
-    row: _Row,
+    row: Row,
     share: Share,
     *,
     operation: Any,
@@ -146,7 +224,7 @@ def _request(
     prefill_gpu_ns: int | None,
     decode_gpu_ns: int | None,
 ) -> RequestUsage:
-    tenant, team, project, user, retry_of, identity_source, *_ = row.payer
+    tenant, team, project, user, retry_of, identity_source = row.payer
     return RequestUsage(
         request_id=request_id,
         tenant=tenant,
@@ -169,6 +247,7 @@ def _request(
         padding_gpu_ns=share.padding_ns,
         prefill_gpu_ns=prefill_gpu_ns,
         decode_gpu_ns=decode_gpu_ns,
+        invalid=row.invalid,
     )
 
 
@@ -185,75 +264,4 @@ def _integer(field: str, value: Any) -> int:
 
 @lru_cache(maxsize=256)
 def _rule(recipe: RuleRecipe) -> ApportionmentRule:
-    rule = rule_named(recipe.name, dict(recipe.coefficients_ps), recipe.calibration)
-    if RULES[recipe.name].version != recipe.version:
-        raise MeteringError(
-            f"rule={recipe.name!r} version={recipe.version}: this version has "
-            f"{RULES[recipe.name].version}; bring shipper and server to the same release"
-        )
-    return rule
-
-
-class _Row(NamedTuple):
-    request_id: str
-    payer: Sequence[Any]
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    reasoning_tokens: int
-    rows: int
-    status: Any
-    row_tokens: tuple[tuple[int, int], ...] = ()
-    turns: tuple[Turn, ...] = ()
-    queue_ns: int | None = None
-
-    @property
-    def work(self) -> Work:
-        """Cached input tokens cost no prefill, so they bear no weight."""
-        uncached = self.input_tokens - self.cached_input_tokens
-        return Work(uncached, self.output_tokens, self.rows, self.row_tokens, self.turns)
-
-
-_COUNTS = (
-    "input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows",
-)  # fmt: skip
-"""In the order of ``_Row``'s fields."""
-
-
-def _rows(asked: Asked, took: Took) -> list[_Row]:
-    """Raises MeteringError: a column is longer or shorter than the requests."""
-    count, status = len(asked.requests), took.status
-    columns = {"payer": asked.payer} | {
-        name: column if isinstance(column, list) else [column] * count
-        for name, column in took._asdict().items()
-        if name in _COUNTS
-    }
-    for name, column in columns.items():
-        if len(column) != count:
-            raise MeteringError(f"{name} has {len(column)} entries for {count} requests")
-        for value in column:
-            if _integer(name, value) < 0:  # as a payer, Python would count it from the end
-                raise MeteringError(f"{name}={value} is negative")
-    requests = [
-        _Row(clean(name), asked.payers[n], tokens_in, cached, tokens_out, reasoning, rows, status)
-        for name, n, tokens_in, cached, tokens_out, reasoning, rows in zip(
-            asked.requests, *columns.values(), strict=True
-        )
-    ]
-    for position, more in took.more.items():
-        if not position.isdecimal():
-            raise MeteringError(f"more: {position!r} is no position")
-        n = int(position)
-        requests[n] = requests[n]._replace(
-            status=more.get("status", status),
-            row_tokens=tuple(
-                (_integer("row_tokens", tokens[0]), _integer("row_tokens", tokens[1]))
-                for tokens in more.get("row_tokens", ())
-            ),
-            turns=tuple(
-                Turn(*(_integer("turns", value) for value in turn))
-                for turn in more.get("turns", ())
-            ),
-            queue_ns=more.get("queue_ns"),
-        )
-    return requests
+    return rule_named(recipe.name, dict(recipe.coefficients_ps), recipe.calibration, recipe.version)

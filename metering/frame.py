@@ -152,7 +152,7 @@ def _read(events: Sequence[Event]) -> Frame:
         batches[name] = _known(heads[name])
     for name in _NAMES:
         batches[name] = coded(heads[name])
-    for name in ("device", "timing_source"):
+    for name in ("device", "timing_source", "invalid"):
         batches[name] = coded(heads[name])
     batches["executed"] = Ints(np.array(heads["executed"], np.bool_))
 
@@ -161,7 +161,7 @@ def _read(events: Sequence[Event]) -> Frame:
         requests[name] = Ints(_spread_ints(columns[name], counts))
     for name in _KNOWN:
         requests[name] = _spread_known(columns[name], counts)
-    for name in ("operation", "status"):
+    for name in ("operation", "status", "invalid"):
         requests[name] = _spread_coded(columns[name], counts)
     requests["payer"], payers = _payers(columns["payers"], columns["payer"], counts)
     request_ids = Texts(list(chain.from_iterable(ids)))

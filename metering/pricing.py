@@ -81,6 +81,8 @@ def price_batch(batch: UsageBatch, book: PriceBook) -> list[CostLine]:
             prefill_gpu_ns=request.prefill_gpu_ns,
             decode_gpu_ns=request.decode_gpu_ns,
             apportionment_rule=batch.apportionment_rule,
+            invalid=request.invalid,
+            batch_invalid=batch.invalid,
             pricing_status="unpriced" if cost is None else "priced",
             price_id="" if price is None else price.id,
             usd_per_gpu_hour=None if price is None else price.usd_per_gpu_hour,

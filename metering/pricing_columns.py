@@ -20,12 +20,13 @@ _OF_BATCH = {
     "model_version": "model_version", "instance": "instance", "accelerator": "accelerator",
     "device": "device", "speedup": "speedup", "executed": "executed", "batch_size": "batch_size",
     "batch_wall_ns": "wall_ns", "apportionment_rule": "apportionment_rule",
+    "batch_invalid": "invalid",
 }  # fmt: skip
 """A line's field, and the event's that it comes from."""
 _OF_REQUEST = (
     "operation", "status", "rows", "input_tokens", "cached_input_tokens", "output_tokens",
     "reasoning_tokens", "queue_ns", "gpu_ns", "input_gpu_ns", "padding_gpu_ns", "prefill_gpu_ns",
-    "decode_gpu_ns",
+    "decode_gpu_ns", "invalid",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.dict cimport PyDict_Next
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 
@@ -18,17 +19,20 @@ from metering.wal import MAX_PAYLOAD_BYTES, encode_frame
 
 cdef Py_ssize_t _MOST = MAX_PAYLOAD_BYTES
 _ENDLESS = 2**64
+cdef int64_t _MOST_COUNT = 2**53
+cdef int64_t _MOST_ROWS = 2**32
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     bint PyLong_CheckExact(object number)
+    bint PyUnicode_Check(object text)
     bint PyDict_CheckExact(object found)
 
 cdef enum:
     _HEADER = 16  # bytes: length, checksum, sequence
     _CRC_FROM = 8
-    _LONG_ID = 512  # bytes; a longer one is for others to cut
+    _LONG_ID = 512  # bytes; a longer one is for others to refuse
     _LONG_VALUE = 256  # of an identity's field; likewise
     _COMPARED = 64  # payers of a batch that another one is compared with
     _DIGITS = 24  # more than a number of 64 bits has
@@ -71,7 +75,7 @@ class NotUsual(Exception):
     """Never leaves this module."""
 
 
-def frame(sequence, bytes payload):
+def frame(sequence, bytes payload not None):
     """``metering.wal.encode_frame``, with its errors."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
     if not 0 < size <= _MOST or not 0 <= sequence < _ENDLESS:
@@ -153,10 +157,16 @@ cdef class Recorder:
     cdef Py_ssize_t _numbers_room
 
     def __cinit__(self):
+        self._head = self._nobody = b""
+        self._told = tuple
         self._text = self._payers = Text(NULL, 0, 0)
         self._numbers, self._numbers_room = NULL, 0
 
-    def __init__(self, bytes head, payer_of, str nobody, type told, bint batched):
+    def __init__(
+        self, bytes head not None, payer_of, str nobody not None, type told not None, bint batched
+    ):
+        if not issubclass(told, tuple):
+            raise TypeError(f"told={told.__name__}: want a type of tuple")
         self._head, self._payer_of, self._told, self._batched = head, payer_of, told, batched
         self._nobody = nobody.encode()
 
@@ -197,7 +207,7 @@ cdef class Recorder:
         finally:
             self._is_busy = False
 
-    def record(self, sequence, timing, bytes asked, served):
+    def record(self, sequence, timing, bytes asked not None, served):
         """The record of a batch all of whose requests were served; ``None``: not usual."""
         cdef Text *to = &self._text
         cdef Py_ssize_t count = len(served)
@@ -233,7 +243,7 @@ cdef class Recorder:
             _put_column_or(to, other_rows, b"1", self._numbers + 4 * count, count)
             _say(to, b',"status":"ok","more":{}}')
             return PyBytes_FromStringAndSize(to.at, to.size)
-        except NotUsual:
+        except Exception:  # a type, a length, a shape: Python says what is wrong with it
             return None
         finally:
             self._is_busy = False
@@ -257,12 +267,12 @@ cdef class Recorder:
             if type(one) is not self._told or len(<tuple>one) != _TOLD or n == count:
                 raise NotUsual
             told = <tuple>one
-            if told[_ERROR] is not None or len(told[_ROW_TOKENS]) or len(told[_TURNS]):
+            if told[_ERROR] is not None or _is_any(told[_ROW_TOKENS]) or _is_any(told[_TURNS]):
                 raise NotUsual
-            numbers[n] = _number(told[_INPUT])
-            numbers[count + n] = _number(told[_CACHED])
-            numbers[2 * count + n] = _number(told[_OUTPUT])
-            numbers[3 * count + n] = _number(told[_REASONING])
+            numbers[n] = _count(told[_INPUT])
+            numbers[count + n] = _count(told[_CACHED])
+            numbers[2 * count + n] = _count(told[_OUTPUT])
+            numbers[3 * count + n] = _count(told[_REASONING])
             numbers[4 * count + n] = _rows(told[_OUTPUTS]) if self._batched else 1
             any_cached[0] |= numbers[count + n] != 0
             any_reasoning[0] |= numbers[3 * count + n] != 0
@@ -277,15 +287,21 @@ cdef class Recorder:
         cdef Text *to = &self._payers
         cdef Py_ssize_t n, size, begin = to.size + (kinds[0] > 0)
         cdef uint64_t mark
+        cdef Span nobody
         cdef Span[2 * _FIELDS] found
-        cdef const char *at = PyUnicode_AsUTF8AndSize(text, &size)
         cdef bytes its
+        if not PyUnicode_Check(text):
+            raise NotUsual
+        cdef const char *at = PyUnicode_AsUTF8AndSize(text, &size)
         if kinds[0]:
             _say(to, b",")
-        if _find_fields(at, size, found):
+        nobody.at, nobody.size = PyBytes_AS_STRING(self._nobody), PyBytes_GET_SIZE(self._nobody)
+        if _find_fields(at, size, nobody, found):
             self._put_fields(to, found)
         else:
             its = self._payer_of(text)
+            if its is None:
+                raise NotUsual
             _put(to, PyBytes_AS_STRING(its), PyBytes_GET_SIZE(its))
         size = to.size - begin
         mark = _mark(to.at + begin, size)
@@ -326,7 +342,7 @@ cdef class Recorder:
             _say(to, b'"')
         _say(to, b",")
         _say(to, source)
-        return _say(to, b",null]")
+        return _say(to, b',null,""]')
 
 
 cdef uint64_t _mark(const char *at, Py_ssize_t size) noexcept:
@@ -342,9 +358,9 @@ cdef uint64_t _mark(const char *at, Py_ssize_t size) noexcept:
     return mark
 
 
-cdef bint _find_fields(const char *at, Py_ssize_t size, Span *found) noexcept:
+cdef bint _find_fields(const char *at, Py_ssize_t size, Span nobody, Span *found) noexcept:
     """The identity's fields in an object of texts of printable ASCII without escapes, as the backend
-    writes it, with the spaces around them stripped; ``False``: it is not that plain."""
+    writes it; ``False``: it is not that plain, or perhaps one of them can't be a name."""
     cdef const char *end = at + size
     cdef Span name, value
     cdef Py_ssize_t n, place
@@ -368,11 +384,10 @@ cdef bint _find_fields(const char *at, Py_ssize_t size, Span *found) noexcept:
         if place >= 0:
             if value.size > _LONG_VALUE:
                 return False
-            while value.size and value.at[0] == b" ":
-                value.at += 1
-                value.size -= 1
-            while value.size and value.at[value.size - 1] == b" ":
-                value.size -= 1
+            if value.size and (value.at[0] == b" " or value.at[value.size - 1] == b" "):
+                return False
+            if value.size == nobody.size and not memcmp(value.at, nobody.at, value.size):
+                return False
             found[place] = value
         if at == end:
             return True
@@ -432,6 +447,8 @@ cdef bint _is_alike(const char *header, const char *name, Py_ssize_t size) noexc
 
 cdef int _put_id(Text *to, text) except -1:
     cdef Py_ssize_t size, n
+    if not PyUnicode_Check(text):
+        raise NotUsual
     cdef const char *found = PyUnicode_AsUTF8AndSize(text, &size)
     if size > _LONG_ID:
         raise NotUsual
@@ -524,6 +541,20 @@ cdef int64_t _number(number) except? -1:
     return found
 
 
+cdef int64_t _count(number) except? -1:
+    """What is no count is for Python to tell."""
+    cdef int64_t found = _number(number)
+    if not 0 <= found < _MOST_COUNT:
+        raise NotUsual
+    return found
+
+
+cdef int _is_any(told) except -1:
+    if type(told) is tuple:
+        return PyTuple_GET_SIZE(told) != 0
+    return len(told) != 0
+
+
 cdef int64_t _rows(outputs) except? -1:
     """As Triton counts them: the first dimension of any output."""
     cdef PyObject *name
@@ -531,4 +562,11 @@ cdef int64_t _rows(outputs) except? -1:
     cdef Py_ssize_t at = 0
     if not PyDict_CheckExact(outputs) or not PyDict_Next(outputs, &at, &name, &value):
         raise NotUsual
-    return _number((<object>value).shape[0])
+    cdef object first = <object>value  # held, whatever its shape may do to the outputs
+    cdef object shape = first.shape
+    if type(shape) is not tuple or PyTuple_GET_SIZE(shape) == 0:
+        raise NotUsual
+    cdef int64_t rows = _number((<tuple>shape)[0])
+    if not 0 < rows < _MOST_ROWS:
+        raise NotUsual
+    return rows

@@ -10,13 +10,19 @@ its requests, column by column (``Asked`` and ``Took``).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
+from metering.names import mended
+
 VERSION = 1
 _MARK = b'{"record":'
+_ENDLESS = 2**64
+_SHOWN = 80
+_DEEPEST = 6
 CONSTANT = (
     "source", "boot_id", "model", "model_version", "instance", "accelerator", "device", "region",
     "deployment", "speedup",
@@ -29,7 +35,7 @@ class RuleRecipe(NamedTuple):
     name: str
     coefficients_ps: tuple[tuple[str, int], ...] = ()
     calibration: str | None = None
-    version: int = 1
+    version: int = 2
 
 
 class Timing(NamedTuple):
@@ -53,7 +59,8 @@ class Asked(NamedTuple):
     """Who asked: known before the batch is executed.
 
     ``payer`` points, for each request, into ``payers``, which begin with
-    ``[tenant, team, project, user, retry_of, identity_source]``.
+    ``[tenant, team, project, user, retry_of, identity_source]``. Behind a gateway's refusal, which
+    comes next, stands what is wrong with a name that was given.
     """
 
     requests: Sequence[str]
@@ -110,11 +117,8 @@ def join_asked(requests: Sequence[str], payers: Sequence[bytes], payer: Sequence
 
 
 def encode_record(head: bytes, sequence: int, timing: Timing, asked: bytes, took: Took) -> bytes:
-    """Nothing is checked here: the event made of it is.
-
-    Raises:
-        TypeError, ValueError: a count is no number.
-    """
+    """Nothing is checked here: the event made of it is. What is no number is written as it is, or
+    as a text that shows it, so that the event can say so."""
     start_ns, end_ns, end_epoch_ns, share_ns, device_ns, prefill_ns, decode_ns = timing
     inputs, cached, outputs, reasoning, rows, status, more = took
     rest = {
@@ -134,5 +138,49 @@ def encode_record(head: bytes, sequence: int, timing: Timing, asked: bytes, took
         "status": status,
         "more": more,
     }
-    # NumPy's integers are written as what they are.
-    return b"%b,%b,%b" % (head, asked, to_json(rest, fallback=int)[1:])
+    columns = (inputs, cached, outputs, reasoning, rows)
+    if more or not all(map(_are_plain, (*columns, prefill_ns, decode_ns))):
+        rest = plain(rest)
+    return b"%b,%b,%b" % (head, asked, to_json(rest)[1:])
+
+
+def plain(value: Any, depth: int = 0) -> Any:  # noqa: PLR0911  # a way for each kind
+    """A value as JSON can have it, whatever it is: NumPy's numbers are numbers, and what is none of
+    JSON's is a text that shows it."""
+    if value is None or type(value) in (bool, float):
+        return value
+    if type(value) is int:
+        return value if abs(value) < _ENDLESS else "an integer of more than 64 bits"
+    if isinstance(value, str):
+        return mended(value[:_SHOWN])
+    if isinstance(value, dict | list | tuple) and depth < _DEEPEST:
+        if isinstance(value, dict):
+            return {plain(str(name)): plain(own, depth + 1) for name, own in value.items()}
+        return [plain(own, depth + 1) for own in value]
+    for read in (operator.index, _number_of_numpy, _text_of):
+        try:
+            return plain(read(value))
+        except Exception:  # noqa: BLE001, S112  # it is somebody's
+            continue
+    return f"a {type(value).__name__}"
+
+
+def _are_plain(column: Any) -> bool:
+    """Whether they are integers that JSON's readers take, or there is none."""
+    if type(column) is int:
+        return -_ENDLESS < column < _ENDLESS
+    if not isinstance(column, list | tuple):
+        return column is None
+    whole = set(map(type, column)) <= {int}
+    return whole and (not column or (min(column) > -_ENDLESS and max(column) < _ENDLESS))
+
+
+def _number_of_numpy(value: Any) -> float | bool:
+    number = value.item()
+    if type(number) not in (bool, float):
+        raise TypeError
+    return number  # type: ignore[no-any-return]  # it is one of them
+
+
+def _text_of(value: Any) -> str:
+    return f"{value!r:.{_SHOWN}}"

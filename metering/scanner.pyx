@@ -164,13 +164,13 @@ cdef class Scanner:
     cdef list _head, _columns
     cdef Py_ssize_t _most_requests, _most_text
 
-    def __init__(self, bytes start, head, columns, Py_ssize_t most_requests, Py_ssize_t most_text):
+    def __init__(self, bytes start not None, head, columns, Py_ssize_t most_requests, Py_ssize_t most_text):
         self._start = start
         self._head = [(b'"%b":' % name.encode(), name, kind) for name, kind in head]
         self._columns = [(b'"%b":' % name.encode(), name, kind) for name, kind in columns]
         self._most_requests, self._most_text = most_requests, most_text
 
-    def scan(self, list values):
+    def scan(self, list values not None):
         """``(Scan, [])``; or ``(None, places)`` of those that have to be read otherwise."""
         cdef Py_ssize_t n, size = 0
         for n in range(len(values)):
@@ -199,7 +199,9 @@ cdef class Run:
     cdef Py_ssize_t _count  # of the event that is read
     cdef bint _has_escapes
 
-    def __init__(self, bytes start, list head, list columns, Py_ssize_t room, Py_ssize_t size):
+    def __init__(
+        self, bytes start not None, list head not None, list columns not None, Py_ssize_t room, Py_ssize_t size
+    ):
         self._start, self._head, self._columns = start, head, columns
         self._payers, self._counts, self._payer_codes = [], [], {}
         self._ids = np.empty(size, np.uint8)  # they are a part of what is read
@@ -417,13 +419,19 @@ cdef object text_of(bytes raw, Py_ssize_t most):
     return text if len(text) <= most else None
 
 
-def gathered(const uint8_t[::1] data, const int64_t[::1] offsets, const int64_t[::1] rows):
+def gathered(
+    const uint8_t[::1] data not None,
+    const int64_t[::1] offsets not None,
+    const int64_t[::1] rows not None,
+):
     """Pieces of ``data`` in another order: the new data and offsets. ``offsets`` are as many as there
-    are pieces and one more, in ascending order. Raises IndexError: there is no such row."""
+    are pieces and one more, in ascending order. Raises IndexError: there is no such row or piece."""
     cdef Py_ssize_t pieces = offsets.shape[0] - 1, count = rows.shape[0], n, size = 0, row
     for n in range(count):
         if not 0 <= rows[n] < pieces:
             raise IndexError(f"row {rows[n]} of {pieces}")
+        if not 0 <= offsets[rows[n]] <= offsets[rows[n] + 1] <= data.shape[0]:
+            raise IndexError(f"piece {rows[n]} is not within {data.shape[0]} bytes")
         size += offsets[rows[n] + 1] - offsets[rows[n]]
     ends, found = np.empty(count + 1, np.int64), np.empty(size, np.uint8)
     cdef int64_t[::1] end = ends
@@ -438,9 +446,22 @@ def gathered(const uint8_t[::1] data, const int64_t[::1] offsets, const int64_t[
     return found, ends
 
 
-def without_frames(const uint8_t[::1] data, const int64_t[::1] offsets, Py_ssize_t before, Py_ssize_t behind):
-    """Each piece without so many of its first and last: the new data and offsets."""
+def without_frames(
+    const uint8_t[::1] data not None,
+    const int64_t[::1] offsets not None,
+    Py_ssize_t before,
+    Py_ssize_t behind,
+):
+    """Each piece without so many of its first and last: the new data and offsets. Raises IndexError:
+    a piece is not within the data."""
     cdef Py_ssize_t count = offsets.shape[0] - 1, n, size
+    if count < 0 or before < 0 or behind < 0:
+        raise IndexError(f"{count} pieces without {before} and {behind}")
+    for n in range(count):
+        if not 0 <= offsets[n] <= offsets[n + 1] <= data.shape[0]:
+            raise IndexError(f"piece {n} is not within {data.shape[0]} bytes")
+        if offsets[n + 1] - offsets[n] < before + behind or before + behind < 0:
+            raise ValueError(f"piece {n} has fewer than {before + behind}")
     ends = np.empty(count + 1, np.int32)
     found = np.empty(max(0, offsets[count] - offsets[0] - count * (before + behind)), np.uint8)
     cdef int32_t[::1] end = ends
@@ -448,8 +469,6 @@ def without_frames(const uint8_t[::1] data, const int64_t[::1] offsets, Py_ssize
     end[0] = 0
     for n in range(count):
         size = offsets[n + 1] - offsets[n] - before - behind
-        if size < 0:
-            raise ValueError(f"piece {n} has fewer than {before + behind}")
         if size:
             memcpy(&place[end[n]], &data[offsets[n] + before], size)
         end[n + 1] = end[n] + <int32_t> size

@@ -18,7 +18,21 @@ IdentitySource = Literal["parameter", "header", "none", "gateway", "refused"]
 """Where the tenant came from. ``gateway``: signed by it; ``refused``: what the client said about
 itself, or its silence, was not accepted, and the tenant is ``unattributed``."""
 TimingSource = Literal["monotonic", "cuda"]
-Operation = Literal["chat", "text_completion", "embeddings"]
+Operation = Literal[
+    "chat",
+    "text_completion",
+    "embeddings",
+    "generate_content",
+    "retrieval",
+    "create_agent",
+    "invoke_agent",
+    "invoke_workflow",
+    "execute_tool",
+    "_OTHER",
+]
+"""The values that OpenTelemetry lists for ``gen_ai.operation.name``."""
+OTHER_OPERATION: Operation = "_OTHER"
+"""Of an event whose operation is none of them; no model can be loaded with it."""
 Outcome = Literal[
     "ok", "error", "failed", "cancelled", "cache_hit", "rejected", "timed_out", "cancelled_in_queue"
 ]
@@ -61,6 +75,10 @@ class RequestUsage(Frozen):
     part that its input and the part that its output caused; ``padding_gpu_ns`` is what of it was
     spent on padding, in either. Where the model told its phases, ``prefill_gpu_ns`` and
     ``decode_gpu_ns`` are the request's parts of them.
+
+    ``invalid`` says what is wrong with what was told of the request, with the value found there, ""
+    where nothing is. What it names counts as 0 or as not told; the request has its share of the
+    batch's time all the same.
     """
 
     request_id: Annotated[str, Field(max_length=256)]
@@ -84,6 +102,7 @@ class RequestUsage(Frozen):
     padding_gpu_ns: NonNegative = 0
     prefill_gpu_ns: NonNegative | None = None
     decode_gpu_ns: NonNegative | None = None
+    invalid: Annotated[str, Field(max_length=256)] = ""
 
     @model_validator(mode="after")
     def _parts_within_wholes(self) -> Self:
@@ -123,7 +142,8 @@ class UsageBatch(Frozen):
     is theirs, ``None`` where that is not known. With ``timing_source`` "cuda", ``stalled_ns`` is
     what of the rest the device did not work in. ``gpu_ns`` is what remains:
     ``wall_ns = overlap_ns + stalled_ns + gpu_ns``. ``prefill_ns`` and ``decode_ns`` are parts of
-    ``gpu_ns``, where the model told them.
+    ``gpu_ns``, where the model told them. ``invalid`` says what is wrong with what was told of the
+    batch as a whole, and was left out of it.
     """
 
     source: Name
@@ -149,6 +169,7 @@ class UsageBatch(Frozen):
     end_epoch_ns: EpochNs
     timing_source: TimingSource = "monotonic"
     apportionment_rule: Name
+    invalid: Annotated[str, Field(max_length=256)] = ""
     # One request that is wrong says enough: a message can hold millions.
     requests: Annotated[tuple[RequestUsage, ...], Field(min_length=1), FailFast()]
 

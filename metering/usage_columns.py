@@ -33,7 +33,7 @@ MOST_REQUESTS = 16_384
 _MARK = b'{"columns":'
 PAYER = ("tenant", "team", "project", "user", "identity_source", "retry_of")
 DERIVED = "output_gpu_ns"
-TEXTS = ("operation", "status")
+TEXTS = ("operation", "status", "invalid")
 COLUMNS = tuple(n for n in RequestUsage.model_fields if n not in (*PAYER, DERIVED, "request_id"))
 """Of a request, beside its id and who pays."""
 _DEFAULTS: Mapping[str, Any] = {

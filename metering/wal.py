@@ -15,8 +15,10 @@ names; ``metering.wal_cap`` has the files.
 from __future__ import annotations
 
 import json
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -29,8 +31,13 @@ MAX_FRAME_BYTES = 16 * 1024**2
 _HEADER = struct.Struct("<IIQ")
 _SEQUENCE = struct.Struct("<Q")
 _CRC_FROM = 8
+_NO_ZERO = re.compile(rb"[^\0]")
 HEADER_BYTES = _HEADER.size
 MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
+MAX_SEQUENCE = 2**53
+EARNED_PER_BYTE = 64
+CANDIDATE_COST = 1024
+"""Bytes of checksums; a candidate costs at least as much time as so many."""
 LOSS_BYTES = 160
 _LOSS_MARK = "usage_log_loss"
 
@@ -134,16 +141,44 @@ def decode_frames(
 def resume_offset(buf: bytes | memoryview, offset: int) -> int | None:
     """The first offset behind ``offset`` at which a whole sound frame lies, if there is one.
 
-    A length below 16 MiB has 0 as its highest byte, so only zero bytes need a closer look.
+    Takes time in proportion to the bytes, whatever they are. Each byte that is passed earns a
+    credit, and each candidate spends some, its length and a fixed part. Where it is spent, as among
+    bytes that were made to look like the beginnings of long frames, candidates are passed over.
     """
-    data = bytes(buf)
-    zero = data.find(b"\0", offset + 4)
+    data = buf if isinstance(buf, bytes) else bytes(buf)
+    spent = 0
+    for start, length in candidates(data, offset + 1):
+        earned = MAX_FRAME_BYTES + EARNED_PER_BYTE * (start - offset)
+        if spent + CANDIDATE_COST + length > earned:
+            continue
+        spent += CANDIDATE_COST + length
+        if _is_frame(data, start, length):
+            return start
+    return None
+
+
+def candidates(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """Where from ``offset`` on a frame may begin, and its length.
+
+    A length below 16 MiB has 0 as its highest byte, so only zero bytes are looked at; of a run of
+    them the first three, for a length is not 0. A sequence is below 2**53, as in every event.
+    """
+    zero = data.find(b"\0", offset + 3)
     while zero != -1:
         start = zero - 3
-        if _is_frame(data, start):
-            return start
+        if len(data) - start < HEADER_BYTES:
+            return
+        length, _, sequence = _HEADER.unpack_from(data, start)
+        if length == 0:
+            run = _NO_ZERO.search(data, zero)
+            if run is None:
+                return
+            zero = data.find(b"\0", run.start())
+            continue
+        end = start + HEADER_BYTES + length
+        if length <= MAX_PAYLOAD_BYTES and end <= len(data) and sequence < MAX_SEQUENCE:
+            yield start, length
         zero = data.find(b"\0", zero + 1)
-    return None
 
 
 def inspect_segment(buf: bytes | memoryview) -> Inspection:
@@ -236,11 +271,7 @@ def source_of(log_dir: Path, segment: Path) -> str:
     return segment.parent.relative_to(log_dir).as_posix()
 
 
-def _is_frame(data: bytes, start: int) -> bool:
-    if start < 0 or len(data) - start < HEADER_BYTES:
-        return False
-    length, crc, _ = _HEADER.unpack_from(data, start)
+def _is_frame(data: bytes, start: int, length: int) -> bool:
+    _, crc, _ = _HEADER.unpack_from(data, start)
     end = start + HEADER_BYTES + length
-    if not 0 < length <= MAX_PAYLOAD_BYTES or end > len(data):
-        return False
     return zlib.crc32(memoryview(data)[start + _CRC_FROM : end]) == int(crc)

@@ -49,10 +49,11 @@ cdef class Column:
     cdef int32_t[::1] places
 
     def __init__(
-        self, bytes before, int kind, values, known=None, texts=(), offsets=None, atto=None
+        self, bytes before not None, int kind, values, known=None, texts=(), offsets=None, atto=None
     ):
         self.before, self.kind, self.texts = before, kind, list(texts)
         self.rows = len(values if offsets is None else offsets) - (offsets is not None)
+        _hold((offsets is not None) == (kind == _PACKED), before)
         if kind == _CODES:
             _hold(self.rows == 0 or 0 <= values.min() <= values.max() < len(self.texts), before)
             self.codes = values
@@ -66,6 +67,12 @@ cdef class Column:
             _hold(kind != _AMOUNTS or (atto is not None and len(atto) == self.rows), before)
             self.values, self.atto = values, atto
             self.known = None if known is None else known.view(np.uint8)
+
+
+cdef int _made(Column column) except -1:
+    if column is None or column.before is None:
+        raise TypeError("a column is None, or was not made")
+    return 0
 
 
 def _hold(is_right, before):
@@ -87,17 +94,19 @@ cdef class Writer:
     def __cinit__(self):
         self._text, self._size, self._room = NULL, 0, 0
 
-    def __init__(self, Py_ssize_t count, list columns, Column led=None, followers=None):
+    def __init__(self, Py_ssize_t count, list columns not None, Column led=None, followers=None):
         cdef Column column
         for column in (columns if led is None else [*columns, led]):
+            _made(column)
+            _hold(column is not led or column.kind == _CODES, column.before)
             _hold(column.rows == count, column.before)
-        self._count, self._columns = count, columns
+        self._count, self._columns = count, list(columns)
         self._led, self._followers, self._known = led, followers, {}
 
     def __dealloc__(self):
         PyMem_Free(self._text)
 
-    def message(self, bytes head, Py_ssize_t start, Py_ssize_t stop):
+    def message(self, bytes head not None, Py_ssize_t start, Py_ssize_t stop):
         """The head, all columns for the rows from one to before another, and a brace."""
         cdef Column column
         if not 0 <= start < stop <= self._count:
@@ -127,6 +136,8 @@ cdef class Writer:
         return 0
 
     cdef int _put(self, bytes text) except -1:
+        if text is None:
+            raise TypeError("what is written is None")
         cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
         self._make_room(size)
         memcpy(self._text + self._size, PyBytes_AS_STRING(text), size)
@@ -218,17 +229,20 @@ cdef class Writer:
         return 0
 
 
-def rows(list heads, list columns, bytes end):
+def rows(list heads not None, list columns not None, bytes end not None):
     """For each row its head, the columns, and the end."""
     cdef Py_ssize_t n, size, room = PyBytes_GET_SIZE(end) + VALUE_BYTES * len(columns)
     cdef Column column
     cdef bytes head
     cdef uint8_t* p
     for column in columns:
+        _made(column)
         _hold(column.rows == len(heads) and column.kind not in (_CODES, _PACKED), column.before)
         room += PyBytes_GET_SIZE(column.before)
     found = []
     for n, head in enumerate(heads):
+        if head is None:
+            raise TypeError("a head is None")
         made = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(head) + room)
         p = put(<uint8_t*> PyBytes_AS_STRING(made), head)
         for column in columns:

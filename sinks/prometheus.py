@@ -62,6 +62,12 @@ class WorkerMetrics:
         self.requests = Counter(
             "meter_requests", "Requests priced", ["model", "pricing_status"], registry=registry
         )
+        self.invalid = Counter(
+            "meter_invalid_requests",
+            "Requests of which something invalid was told; they are priced by what is known",
+            ["model"],
+            registry=registry,
+        )
         self.cost_usd = Counter("meter_cost_usd", "Cost of requests", ["model"], registry=registry)
         self.tokens = Counter(
             "meter_tokens", "Tokens metered", ["model", "direction"], registry=registry

@@ -12,6 +12,7 @@ from metering.apportion.registry import (
     COEFFICIENTS,
     RULES,
     RuleKind,
+    kind_named,
     register,
     rule_named,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Share",
     "Turn",
     "Work",
+    "kind_named",
     "largest_remainder",
     "register",
     "rule_named",

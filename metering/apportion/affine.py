@@ -10,10 +10,12 @@ from metering.apportion.shares import Share, Weight, Work, shares_by
 
 @dataclass(frozen=True, slots=True)
 class AffineShapley:
-    """Weights ``a/n + b·input + c·output``: the Shapley value of an affine batch cost.
+    """Weights ``a·rows/R + b·input + c·output``: the Shapley value of an affine batch cost, where
+    the batch has ``R`` rows.
 
     With cost ``T(S) = a·[S ≠ ∅] + Σ (b·input_i + c·output_i)`` the fixed part ``a`` is shared
-    equally and every request bears its own tokens (Shapley 1953, symmetry and additivity).
+    equally among rows, and every request bears its own tokens (Shapley 1953, symmetry and
+    additivity, with rows as the players). ``version`` 1 shared it equally among requests.
     The coefficients belong to a model on an accelerator, in picoseconds, so that they are integers.
     A request's own share is told apart into input and output by ``b·input : c·output``.
     """
@@ -21,18 +23,24 @@ class AffineShapley:
     fixed_ps: int
     input_token_ps: int
     output_token_ps: int
-    rule_id: str = "affine-shapley/1"
+    rule_id: str = "affine-shapley/2"
+    version: int = 2
 
     def split(self, gpu_ns: int, work: Sequence[Work]) -> list[Share]:
-        per_input = len(work) * self.input_token_ps
-        per_output = len(work) * self.output_token_ps
+        players = [1 if self.version == 1 else w.row_count for w in work]
+        per_input = sum(players) * self.input_token_ps
+        per_output = sum(players) * self.output_token_ps
         weights = [
-            Weight(self.fixed_ps, per_input * w.input_tokens, per_output * w.output_tokens)
-            for w in work
+            Weight(self.fixed_ps * own, per_input * w.input_tokens, per_output * w.output_tokens)
+            for w, own in zip(work, players, strict=True)
         ]
-        return shares_by(gpu_ns, weights, work)
+        return shares_by(gpu_ns, weights, work, self.version)
 
 
 EQUAL_SPLIT = AffineShapley(
-    fixed_ps=1, input_token_ps=0, output_token_ps=0, rule_id="equal-split/1"
+    fixed_ps=1, input_token_ps=0, output_token_ps=0, rule_id="equal-split/2@default"
+)
+"""Equally among rows; each share's phases are told apart by ``DEFAULT_PHASES``, as its id says."""
+EQUAL_SPLIT_1 = AffineShapley(
+    fixed_ps=1, input_token_ps=0, output_token_ps=0, rule_id="equal-split/1", version=1
 )

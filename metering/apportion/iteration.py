@@ -24,7 +24,8 @@ class IterationLevel:
     ``turns`` counts as one step; where some tell, a request without any was in none.
     """
 
-    rule_id: str = "iteration-level/1"
+    rule_id: str = "iteration-level/2"
+    version: int = 2
 
     def split(self, gpu_ns: int, work: Sequence[Work]) -> list[Share]:
         turns = [w.turns for w in work]
@@ -39,7 +40,7 @@ class IterationLevel:
             )
             for own in turns
         ]
-        return shares_by(gpu_ns, weights, work)
+        return shares_by(gpu_ns, weights, work, self.version)
 
 
 def _ns_per_token(turns: Sequence[Sequence[Turn]]) -> dict[int, int]:

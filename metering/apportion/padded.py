@@ -35,7 +35,8 @@ class PaddedLength:
     input_token_ps: int
     output_token_ps: int
     payer: PaddingPayer = "causer"
-    rule_id: str = "padded-length/1"
+    rule_id: str = "padded-length/2"
+    version: int = 2
 
     def split(self, gpu_ns: int, work: Sequence[Work]) -> list[Share]:
         rows = _Rows(work)
@@ -43,10 +44,12 @@ class PaddedLength:
         outputs = rows.sum_up(_padded(rows.outputs, self.payer))
         own_inputs = rows.sum_up([rows.scale * length for length in rows.inputs])
         own_outputs = rows.sum_up([rows.scale * length for length in rows.outputs])
-        per_input, per_output = len(work) * self.input_token_ps, len(work) * self.output_token_ps
+        players = _players(work, self.version)
+        n = sum(players)
+        per_input, per_output = n * self.input_token_ps, n * self.output_token_ps
         weights = [
             Weight(
-                fixed=self.fixed_ps * rows.scale,
+                fixed=self.fixed_ps * players[i] * rows.scale,
                 inputs=per_input * inputs[i],
                 outputs=per_output * outputs[i],
                 padding=per_input * (inputs[i] - own_inputs[i])
@@ -54,7 +57,7 @@ class PaddedLength:
             )
             for i in range(len(work))
         ]
-        return shares_by(gpu_ns, weights, work)
+        return shares_by(gpu_ns, weights, work, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +76,32 @@ class RunToLongest:
     input_token_ps: int
     step_ps: int
     output_token_ps: int = 0
-    rule_id: str = "run-to-longest/1"
+    rule_id: str = "run-to-longest/2"
+    version: int = 2
 
     def split(self, gpu_ns: int, work: Sequence[Work]) -> list[Share]:
         rows = _Rows(work)
         steps = [max(0, length - 1) for length in rows.outputs]
         fees = rows.sum_up(airport(steps))
         own_steps = rows.sum_up(steps)
-        n = len(work)
+        players = _players(work, self.version)
+        n = sum(players)
         seat = rows.scale // len(steps) if steps else 0
         weights = [
             Weight(
-                fixed=self.fixed_ps * rows.scale,
+                fixed=self.fixed_ps * player * rows.scale,
                 inputs=n * self.input_token_ps * w.input_tokens * rows.scale,
                 outputs=n * (self.step_ps * fee + self.output_token_ps * own * rows.scale),
                 padding=n * self.step_ps * (fee - own * seat),
             )
-            for w, fee, own in zip(work, fees, own_steps, strict=True)
+            for w, fee, own, player in zip(work, fees, own_steps, players, strict=True)
         ]
-        return shares_by(gpu_ns, weights, work)
+        return shares_by(gpu_ns, weights, work, self.version)
+
+
+def _players(work: Sequence[Work], version: int) -> list[int]:
+    """Among whom the fixed part is shared equally: how many each request has."""
+    return [1 if version == 1 else w.row_count for w in work]
 
 
 class _Rows:
@@ -99,7 +109,7 @@ class _Rows:
 
     def __init__(self, work: Sequence[Work]) -> None:
         """Raises MeteringError: there are more than ``MOST_ROWS``."""
-        count = sum(len(w.row_tokens) or max(0, w.rows) for w in work)
+        count = sum(w.row_count for w in work)
         if count > MOST_ROWS:
             raise MeteringError(f"rows={count}: at most {MOST_ROWS} can be divided row by row")
         given = [w.sequences() for w in work]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from metering.apportion.affine import EQUAL_SPLIT, AffineShapley
+from metering.apportion.affine import EQUAL_SPLIT, EQUAL_SPLIT_1, AffineShapley
 from metering.apportion.iteration import IterationLevel
 from metering.apportion.padded import PaddedLength, PaddingPayer, RunToLongest
 from metering.apportion.shares import ApportionmentRule
@@ -43,49 +43,89 @@ def register(kind: RuleKind) -> None:
 
 
 def rule_named(
-    name: str, coefficients_ps: Mapping[str, int], calibration: str | None = None
+    name: str,
+    coefficients_ps: Mapping[str, int],
+    calibration: str | None = None,
+    version: int | None = None,
 ) -> ApportionmentRule:
     """The rule with these coefficients; those that are missing are 0. A rule that needs some and
     gets none is an equal split, and its id says so. ``calibration`` is the version that the
-    coefficients come from.
+    coefficients come from. ``version`` is the rule's own, the newest where it is not said.
 
     Raises:
-        MeteringError: no rule has that name, or a coefficient is negative.
+        MeteringError: no rule has that name or version, or a coefficient is no integer from 0 on.
     """
-    kind = RULES.get(name)
-    if kind is None:
-        raise MeteringError(f"apportionment={name!r} is none of {', '.join(RULES)}")
+    kind = kind_named(name, version)
     given = {n: coefficients_ps[n] for n in kind.coefficients if n in coefficients_ps}
     for coefficient, value_ps in given.items():
-        if value_ps < 0:
-            raise MeteringError(f"{coefficient}={value_ps} of apportionment={name!r} is negative")
+        if type(value_ps) is not int or value_ps < 0:
+            raise MeteringError(
+                f"{coefficient}={value_ps!r:.80} of apportionment={name!r} is no integer from 0 on"
+            )
     if kind.coefficients and not given:
-        return EQUAL_SPLIT
+        return EQUAL_SPLIT_1 if name in BUILT_IN and kind.version == 1 else EQUAL_SPLIT
     rule_id = f"{kind.name}/{kind.version}"
     if calibration is not None and kind.coefficients:
         rule_id += f"@{calibration}"
     return kind.make({n: given.get(n, 0) for n in kind.coefficients}, rule_id)
 
 
+def kind_named(name: str, version: int | None = None) -> RuleKind:
+    """Raises MeteringError: no rule has that name or version."""
+    kind = RULES.get(name)
+    if kind is None:
+        raise MeteringError(f"apportionment={name!r} is none of {', '.join(RULES)}")
+    if version is None or version == kind.version:
+        return kind
+    earlier = EARLIER.get((name, version))
+    if earlier is None:
+        raise MeteringError(
+            f"rule={name!r} version={version}: this version has {kind.version}; bring shipper and "
+            "server to the same release"
+        )
+    return earlier
+
+
 _AFFINE = ("fixed_ps", "input_token_ps", "output_token_ps")
 
 
-def _padded(payer: PaddingPayer) -> Callable[[Mapping[str, int], str], ApportionmentRule]:
-    return lambda ps, rule_id: PaddedLength(**ps, payer=payer, rule_id=rule_id)
+def _padded(
+    payer: PaddingPayer, version: int
+) -> Callable[[Mapping[str, int], str], ApportionmentRule]:
+    return lambda ps, rule_id: PaddedLength(**ps, payer=payer, rule_id=rule_id, version=version)
 
 
-for _kind in (
-    RuleKind("affine-shapley", _AFFINE, lambda ps, rule_id: AffineShapley(**ps, rule_id=rule_id)),
-    RuleKind("equal-split", (), lambda _ps, _id: EQUAL_SPLIT),
-    RuleKind("padded-length", _AFFINE, _padded("causer")),
-    RuleKind("padded-length-bearer", _AFFINE, _padded("bearer")),
-    RuleKind("padded-length-shared", _AFFINE, _padded("shared")),
-    RuleKind(
-        "run-to-longest", COEFFICIENTS, lambda ps, rule_id: RunToLongest(**ps, rule_id=rule_id)
-    ),
-    RuleKind("iteration-level", (), lambda _ps, rule_id: IterationLevel(rule_id)),
-):
+def _kinds(version: int) -> list[RuleKind]:
+    """The rules of this package. Version 1 shared equally among requests what version 2 shares
+    equally among rows, and called a share without coefficients input."""
+
+    def affine(ps: Mapping[str, int], rule_id: str) -> ApportionmentRule:
+        return AffineShapley(**ps, rule_id=rule_id, version=version)
+
+    def equal(_ps: Mapping[str, int], _id: str) -> ApportionmentRule:
+        return EQUAL_SPLIT_1 if version == 1 else EQUAL_SPLIT
+
+    def longest(ps: Mapping[str, int], rule_id: str) -> ApportionmentRule:
+        return RunToLongest(**ps, rule_id=rule_id, version=version)
+
+    def iteration(_ps: Mapping[str, int], rule_id: str) -> ApportionmentRule:
+        return IterationLevel(rule_id, version)
+
+    return [
+        RuleKind("affine-shapley", _AFFINE, affine, version),
+        RuleKind("equal-split", (), equal, version),
+        RuleKind("padded-length", _AFFINE, _padded("causer", version), version),
+        RuleKind("padded-length-bearer", _AFFINE, _padded("bearer", version), version),
+        RuleKind("padded-length-shared", _AFFINE, _padded("shared", version), version),
+        RuleKind("run-to-longest", COEFFICIENTS, longest, version),
+        RuleKind("iteration-level", (), iteration, version),
+    ]
+
+
+for _kind in _kinds(2):
     register(_kind)
 
+EARLIER = {(kind.name, kind.version): kind for kind in _kinds(1)}
+"""Versions that only old records and models that name them have."""
 BUILT_IN = frozenset(RULES)
 """Rules that every part of the project has; others are known only where they were registered."""

@@ -67,6 +67,10 @@ class Work(NamedTuple):
     row_tokens: tuple[tuple[int, int], ...] = ()
     turns: tuple[Turn, ...] = ()
 
+    @property
+    def row_count(self) -> int:
+        return len(self.row_tokens) or max(0, self.rows)
+
     def sequences(self) -> list[tuple[int, int]]:
         """Input and output tokens of each row; they sum to the request's where it did not tell."""
         if self.row_tokens:
@@ -128,19 +132,39 @@ class Weight(NamedTuple):
         return self.fixed + self.inputs + self.outputs
 
 
-def shares_by(gpu_ns: int, weights: Sequence[Weight], work: Sequence[Work]) -> list[Share]:
+DEFAULT_PHASES = (1, 2)
+"""What an input and an output token weigh in a share that no coefficient tells apart (see
+docs/apportionment.md, "Without calibration", for where the numbers come from)."""
+
+
+def shares_by(
+    gpu_ns: int, weights: Sequence[Weight], work: Sequence[Work], version: int = 2
+) -> list[Share]:
     """Divide by the weights' totals; then each share into its phases and its padding.
 
-    The fixed part of a share goes to the phases in the proportion of the rest.
+    The fixed part of a share goes to the phases in the proportion of the rest; where there is no
+    rest, in that of its tokens by ``DEFAULT_PHASES``. Where nobody weighs anything, rows do.
+    ``version`` 1 of a rule shared that equally among requests, and all of it was input.
     """
-    parts = largest_remainder(gpu_ns, [w.total for w in weights], work)
-    return [_share(part, weight) for part, weight in zip(parts, weights, strict=True)]
+    totals = [w.total for w in weights]
+    if version > 1 and not any(totals):
+        totals = [w.row_count for w in work]
+    parts = largest_remainder(gpu_ns, totals, work)
+    return [
+        _share(part, weight, (1, 0) if version == 1 else _by_default(own))
+        for part, weight, own in zip(parts, weights, work, strict=True)
+    ]
 
 
-def _share(gpu_ns: int, weight: Weight) -> Share:
+def _by_default(work: Work) -> tuple[int, int]:
+    inputs, outputs = DEFAULT_PHASES[0] * work.input_tokens, DEFAULT_PHASES[1] * work.output_tokens
+    return (inputs, outputs) if inputs + outputs else (1, 0)
+
+
+def _share(gpu_ns: int, weight: Weight, phases: tuple[int, int]) -> Share:
     inputs, outputs = weight.inputs, weight.outputs
     if inputs + outputs == 0:
-        inputs, outputs = 1, 0
+        inputs, outputs = phases
     into, out = largest_remainder(gpu_ns, (inputs, outputs))
     padding_ns = 0
     if weight.padding:

@@ -21,6 +21,7 @@ _SMALL = ("position", "speedup", "rows", "batch_size")
 DEFAULTS = {
     "cached_input_tokens": 0, "reasoning_tokens": 0, "padding_gpu_ns": 0,
     "queue_ns": None, "prefill_gpu_ns": None, "decode_gpu_ns": None, "retry_of": None,
+    "invalid": "", "batch_invalid": "",
 }  # fmt: skip
 """What ``cost_request_lines`` has where nothing is said."""
 
@@ -57,7 +58,7 @@ def table_of(lines: CostLines, *, short: bool = False) -> Any:
     return pa.table(arrays)
 
 
-def _is_all(column: Column, value: int | None) -> bool:
+def _is_all(column: Column, value: int | str | None) -> bool:
     if isinstance(column, Coded):
         return column.values == [value]
     if not isinstance(column, Ints):

@@ -70,6 +70,8 @@ class SourceReader:
         self._position = self._load()
         self.resumed = self._position is not None
         self._fd: int | None = None
+        # Where no frame was found, and how many bytes lie there: it is not searched again.
+        self._barren: tuple[tuple[int, int, int, bool], int] | None = None
         self._listed: list[int] = []
         self._listed_ns = -1
 
@@ -161,8 +163,12 @@ class SourceReader:
         at = self._position
         if at is None or not self._is_open(at) or self._fd is None:
             return None, 0
-        if os.fstat(self._fd).st_size <= at.offset:
+        size = os.fstat(self._fd).st_size
+        if size <= at.offset:
             return None, 0
+        place = (at.segment, at.offset, size, following)
+        if self._barren is not None and self._barren[0] == place:
+            return None, self._barren[1]
         data = os.pread(self._fd, READ_BYTES, at.offset)
         if len(data) == READ_BYTES:
             data += os.pread(self._fd, MAX_FRAME_BYTES, at.offset + READ_BYTES)
@@ -176,6 +182,7 @@ class SourceReader:
         elif problem is not None and following:
             stopped, corrupt = len(data), 1
         if not frames and corrupt == 0:
+            self._barren = (place, len(data))
             return None, len(data)
         expected, missing = at.next_sequence, 0
         for frame in frames:

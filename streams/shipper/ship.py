@@ -19,6 +19,7 @@ from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.errors import MeteringError, SinkUnavailable, UnreadableUsage
 from metering.finishing import usage_of_payload
 from metering.records import is_record
+from metering.usage import UsageBatch
 from metering.usage_columns import encode_columns
 from metering.wal_cap import MAX_BYTES, SHIPPER_LOCK
 from sinks.outages import OUTAGES
@@ -53,10 +54,26 @@ def event_of(payload: bytes) -> bytes:
     if not is_record(payload):
         return payload
     try:
-        return encode_columns(usage_of_payload(payload))
+        batch = usage_of_payload(payload)
+        _log_invalid(batch)
+        return encode_columns(batch)
     except UnreadableUsage as exc:
         log.error("a record that can't be read: %s", exc.detail)
         return payload
+
+
+def _log_invalid(batch: UsageBatch) -> None:
+    """One line for a batch, whatever is invalid about it."""
+    marked = [request.invalid for request in batch.requests if request.invalid]
+    if marked or batch.invalid:
+        log.warning(
+            "model %s, batch %s: %d of %d requests are invalid, and priced by what is known: %s",
+            batch.model,
+            batch.batch_id,
+            len(marked),
+            len(batch.requests),
+            "; ".join(dict.fromkeys(filter(None, (batch.invalid, *marked[:1])))),
+        )
 
 
 class Shipper:

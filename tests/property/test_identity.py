@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.finishing import usage_of_payload
+from metering.names import fault_of
 from metering.records import Timing, encode_head, encode_record
 from metering.usage import UNATTRIBUTED, parse_usage
 from triton_models.emitter.facts import Process, facts_of
@@ -172,7 +173,7 @@ def test_ten_thousand_fuzzed_payloads_crash_nothing_and_none_passes_for_the_gate
         assert signed or judged.refusal is not None
     # What it fuzzes is not all waste that is dropped at the door.
     assert readable > 4_000
-    assert proven > 100
+    assert proven > 50  # A token with a name that can't be one proves nothing.
     assert sum(gate.refused.total() for gate in gates) > 7_000
 
 
@@ -187,7 +188,7 @@ respelled = st.sampled_from(OURS).flatmap(
     )
 )
 client_pairs = st.lists(st.tuples(respelled | st.text(), values), max_size=6)
-claim = st.text(max_size=20) | st.none() | st.integers()
+claim = st.text(max_size=20).filter(lambda t: not fault_of(t)) | st.none() | st.integers()
 claims_of_a_gateway = st.fixed_dictionaries(
     {"iat": st.just(NOW_S), "jti": st.just("r")}, optional={name: claim for name in FIELDS}
 )

@@ -205,7 +205,8 @@ def answer(rows: int, *tokens: int) -> Served:
     return Served({"Y": np.zeros((rows, 2)), "Z": np.zeros((rows,))}, None, False, *tokens)
 
 
-answers = st.builds(answer, st.integers(1, 3), *[numbers] * 4)
+counts = st.integers(0, 2**53 - 1) | st.integers(0, 3)
+answers = st.builds(answer, st.integers(1, 3), *[counts] * 4)
 
 
 @given(st.integers(0, 2**63 - 1), timings, st.lists(answers, max_size=9), st.booleans())
@@ -228,10 +229,17 @@ FINE = answer(1, 5, 0, 7, 0)
         FINE._replace(row_tokens=((1, 2),)),
         FINE._replace(turns=((0, 1, 2, 3),)),
         FINE._replace(input_tokens=2**63),
+        FINE._replace(input_tokens=2**53),
+        FINE._replace(input_tokens=-1),
         FINE._replace(input_tokens=np.int64(3)),
         FINE._replace(output_tokens=True),
         FINE._replace(output_tokens=1.5),
         FINE._replace(outputs={}),
+        FINE._replace(outputs={"Y": np.zeros(())}),
+        FINE._replace(outputs={"Y": np.zeros((0, 2))}),
+        FINE._replace(outputs={"Y": [1]}),
+        FINE._replace(row_tokens=None),
+        FINE._replace(turns=5),
         tuple(FINE),
         None,
     ],

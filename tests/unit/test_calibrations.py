@@ -125,9 +125,9 @@ def test_what_was_calibrated_goes_before_the_config_and_its_version_is_in_the_ru
     calibrated: dict[str, str],
 ) -> None:
     rule = facts(calibrated, accelerator="H100", fixed_ps="55").rule
-    assert rule == AffineShapley(1, 2, 3, "affine-shapley/1@2026-11-22.1")
+    assert rule == AffineShapley(1, 2, 3, "affine-shapley/2@2026-11-22.1")
     rule = facts(calibrated, accelerator="H100", apportionment="run-to-longest").rule
-    assert rule == RunToLongest(1, 2, 7, 3, "run-to-longest/1@2026-11-22.2")
+    assert rule == RunToLongest(1, 2, 7, 3, "run-to-longest/2@2026-11-22.2")
 
 
 def test_a_calibration_of_another_accelerator_or_rule_changes_nothing(
@@ -136,9 +136,9 @@ def test_a_calibration_of_another_accelerator_or_rule_changes_nothing(
     assert facts(calibrated, accelerator="H200", fixed_ps="55").rule == AffineShapley(55, 0, 0)
     assert facts(calibrated, accelerator="H200").rule == EQUAL_SPLIT
     padded = facts(calibrated, accelerator="H100", apportionment="padded-length", fixed_ps="5")
-    assert padded.rule.rule_id == "padded-length/1"
+    assert padded.rule.rule_id == "padded-length/2"
     equal = facts(calibrated, accelerator="H100", apportionment="equal-split")
-    assert equal.rule.rule_id == "equal-split/1"
+    assert equal.rule.rule_id == "equal-split/2@default"
 
 
 def test_a_rule_that_there_is_not_is_refused_by_name(calibrated: dict[str, str]) -> None:

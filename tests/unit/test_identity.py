@@ -378,3 +378,17 @@ def test_stripping_leaves_a_backend_its_own_parameters() -> None:
         "users": 2,
     }
     assert strip(given) == {"temperature": 1, "users": 2}
+
+
+@pytest.mark.parametrize("tenant", ["x\0y", "a\u200db", " a", "x" * 257, True, [], "unattributed"])
+def test_a_token_with_a_name_that_can_not_be_one_names_nobody(
+    tmp_path: Path, tenant: object
+) -> None:
+    found = Desk(tmp_path).identify((TOKEN, token(tenant=tenant)))
+    assert (found.tenant, found.source) == ("unattributed", "refused")
+    assert found.refusal == "malformed_token"
+    assert found.invalid.startswith("tenant: ")
+
+
+def test_an_id_of_a_token_may_be_longer_than_a_name(tmp_path: Path) -> None:
+    assert Desk(tmp_path).identify((TOKEN, token(jti="j" * 300))).source == "gateway"

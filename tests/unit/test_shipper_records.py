@@ -34,9 +34,14 @@ def test_a_record_is_shipped_as_the_event_it_stands_for() -> None:
     assert [r.tenant for r in event.requests] == ["acme"]
 
 
-def test_a_record_with_impossible_tokens_is_shipped_as_it_is() -> None:
-    impossible = record(cached=31)
-    assert event_of(impossible) == impossible
+def test_a_record_with_impossible_tokens_is_an_event_that_says_so() -> None:
+    (request,) = usage_of_payload(event_of(record(cached=31))).requests
+    assert request.invalid == "cached_input_tokens=31 exceeds input_tokens=30"
+
+
+def test_a_record_that_can_not_be_read_is_shipped_as_it_is() -> None:
+    unreadable = record(cached=0).replace(b'"end_ns":', b'"the_end_ns":')
+    assert event_of(unreadable) == unreadable
 
 
 def test_an_event_that_is_whole_is_not_touched(batch_of: Callable[..., UsageBatch]) -> None:

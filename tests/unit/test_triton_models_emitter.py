@@ -99,7 +99,7 @@ def test_whatever_a_client_sends_its_batch_can_be_written_and_read(
     event = usage_of_payload(record_of(facts, timing, batch))
     assert parse_usage(event.model_dump_json().encode()) == event
     assert sum(r.gpu_ns for r in event.requests) == took_ns == event.gpu_ns
-    assert event.apportionment_rule == f"{rule}/1"
+    assert event.apportionment_rule.startswith(f"{rule}/2")
     assert len(
         {r.request_id for r in event.requests if r.request_id.endswith(facts.source)}
     ) == sum(clean(a.request_id) == "" for a in batch)
@@ -123,10 +123,10 @@ def test_a_cleaned_name_is_short_printable_and_stays_as_it_is(value: object) -> 
     ("given_value", "expected"),
     [
         ("acme", "acme"),
-        ("  acme\n", "acme"),
-        ("a\x00b", "a\ufffdb"),
-        ("\ud800", "\ufffd"),
-        ("x" * 300, "x" * 256),
+        ("  acme\n", ""),
+        ("a\x00b", ""),
+        ("\ud800", ""),
+        ("x" * 300, ""),
         (42, "42"),
         (True, ""),
         (1.5, ""),
@@ -136,14 +136,14 @@ def test_a_cleaned_name_is_short_printable_and_stays_as_it_is(value: object) -> 
     ],
     ids=[*"abcdefghijk"],
 )
-def test_a_name_is_mended_or_absent(given_value: object, expected: str) -> None:
+def test_a_name_is_itself_refused_or_absent(given_value: object, expected: str) -> None:
     assert clean(given_value) == expected
 
 
 def test_a_body_parameter_goes_before_a_header_and_the_source_tells_whose_the_tenant_is() -> None:
     both = identity_of({"tenant": "body", "X-METER-TENANT": "head", "x-meter-team": "t"})
     assert (both.tenant, both.team, both.source) == ("body", "t", "parameter")
-    header = identity_of({"tenant": "\n", "X-Meter-Tenant": "head", "x-meter-retry-of": "r"})
+    header = identity_of({"tenant": "", "X-Meter-Tenant": "head", "x-meter-retry-of": "r"})
     assert (header.tenant, header.retry_of, header.source) == ("head", "r", "header")
     nobody = identity_of({"team": "t"})
     assert (nobody.tenant, nobody.team, nobody.source) == (UNATTRIBUTED, "t", "none")

@@ -47,8 +47,9 @@ def tensor(request: Request, name: str) -> NDArray[Any]:
 
 
 def rows_of(request: Request) -> int:
-    """How Triton counts a request: the batch dimension of its inputs."""
-    return int(request.inputs()[0].shape()[0])
+    """How Triton counts a request: the batch dimension of its inputs; 0 if it has none."""
+    shape = [int(size) for tensor in request.inputs()[:1] for size in tensor.shape()]
+    return shape[0] if shape else 0
 
 
 def parameters_text(request: Request) -> str:

@@ -9,12 +9,20 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from metering.apportion import BUILT_IN, COEFFICIENTS, RULES, ApportionmentRule, rule_named
+from metering.apportion import (
+    BUILT_IN,
+    COEFFICIENTS,
+    ApportionmentRule,
+    kind_named,
+    rule_named,
+)
 from metering.calibrations import CalibrationBook, InvalidCalibration, read_calibrations
 from metering.errors import MeteringError
+from metering.names import fault_of
 from metering.records import CONSTANT, RuleRecipe
+from metering.usage import OTHER_OPERATION, Operation
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +89,17 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
     ``METER_SIM_SPEEDUP`` goes before the config's ``speedup``, for simulated accelerators only.
 
     Raises:
-        MeteringError: a parameter that is to be a number is none.
+        MeteringError: a parameter that is to be a number is none, or a name can't be one.
     """
     given = parameters_of(json.loads(args["model_config"]))
     instance = args["model_instance_name"]
-    accelerator = given.get("accelerator") or "cpu"
+    accelerator = given.get("accelerator") or _unnamed_accelerator(args)
     speedup = 1
     if "speedup" in given:
         text = env.get("METER_SIM_SPEEDUP") or given["speedup"]
         speedup = _whole("speedup", text, at_least=1)
     rule, recipe = _rule(given, _calibrations(env), args["model_name"], accelerator)
-    return Facts(
+    facts = Facts(
         source=f"{process.host}/{process.boot_id}/{process.process_id}/{instance}",
         boot_id=process.boot_id,
         model=args["model_name"],
@@ -105,29 +113,74 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
         rule=rule,
         recipe=recipe,
     )
+    return _named(facts)
+
+
+UNKNOWN_GPU = "unknown-gpu"
+UNKNOWN = "unknown"
+"""No price book has them, so what runs there is unpriced until the model names its accelerator."""
+
+
+def _unnamed_accelerator(args: Mapping[str, str]) -> str:
+    """``cpu`` only where Triton has placed the instance there. With KIND_MODEL a model chooses."""
+    kind = args.get("model_instance_kind", "CPU").removeprefix("KIND_")
+    return {"CPU": "cpu", "GPU": UNKNOWN_GPU}.get(kind, UNKNOWN)
 
 
 def _device_of(args: Mapping[str, str]) -> str:
     """``gpu-0`` or ``cpu``, as Triton has placed the instance."""
-    if args.get("model_instance_kind") == "GPU":
+    kind = args.get("model_instance_kind", "CPU").removeprefix("KIND_")
+    if kind == "GPU":
         return f"gpu-{args.get('model_instance_device_id', '0')}"
-    return "cpu"
+    return "cpu" if kind == "CPU" else UNKNOWN
+
+
+def operation_of(given: object, model: str) -> Operation:
+    """Raises MeteringError: it is none that an event can have; then the model must not load, for it
+    would serve and not be metered."""
+    choices = [name for name in get_args(Operation) if name != OTHER_OPERATION]
+    if given not in choices:
+        raise MeteringError(
+            f"operation={given!r} of model {model!r} is none of {', '.join(choices)}. "
+            "Set it in the class of the model"
+        )
+    return given  # type: ignore[return-value]  # it is one of them
+
+
+def _named(facts: Facts) -> Facts:
+    """Raises MeteringError: one of the names can't be in an event."""
+    for name in CONSTANT:
+        value = getattr(facts, name)
+        if isinstance(value, str) and (fault := fault_of(value)):
+            raise MeteringError(f"{name}={value!r:.80}: {fault}")
+    return facts
 
 
 def _rule(
     given: Mapping[str, str], calibrations: CalibrationBook, model: str, accelerator: str
 ) -> tuple[ApportionmentRule, RuleRecipe | None]:
     """What was calibrated goes before the coefficients in the config; without either, an equal
-    split. The parameter ``apportionment`` names the rule."""
-    name = given.get("apportionment") or "affine-shapley"
+    split. The parameter ``apportionment`` names the rule, and its version (``equal-split/1``) where
+    that is not to be the newest."""
+    name, version = _rule_name(given.get("apportionment") or "affine-shapley")
+    kind = kind_named(name, version)
     own = {c: _whole(c, given[c], at_least=0) for c in COEFFICIENTS if c in given}
-    rule, version = rule_named(name, own), None
+    rule, calibration = rule_named(name, own, version=version), None
     calibrated = calibrations.latest(model, accelerator, name)
     if calibrated is not None:
-        rule, own, version = calibrated.as_rule(), calibrated.coefficients_ps, calibrated.version
+        rule, own = calibrated.as_rule(version), calibrated.coefficients_ps
+        calibration = calibrated.version
     if name not in BUILT_IN:
         return rule, None
-    return rule, RuleRecipe(name, tuple(own.items()), version, RULES[name].version)
+    return rule, RuleRecipe(name, tuple(own.items()), calibration, kind.version)
+
+
+def _rule_name(text: str) -> tuple[str, int | None]:
+    """``NAME`` or ``NAME/VERSION``."""
+    name, _, version = text.rpartition("/")
+    if name and version.isascii() and version.isdecimal():
+        return name, int(version)
+    return text, None
 
 
 def _calibrations(env: Mapping[str, str]) -> CalibrationBook:

@@ -22,7 +22,13 @@ from typing import ClassVar
 
 from metering.usage import LATEST, Operation, Outcome
 from triton_models.emitter import backend
-from triton_models.emitter.facts import facts_of, parameters_of, this_process, warm_ups_of
+from triton_models.emitter.facts import (
+    facts_of,
+    operation_of,
+    parameters_of,
+    this_process,
+    warm_ups_of,
+)
 from triton_models.emitter.front_config import FrontConfig, front_config_of
 from triton_models.emitter.gateway import gate_of
 from triton_models.emitter.identity import Identity, Pairs, identity_of
@@ -58,7 +64,8 @@ class MeteredFront:
             model=self._config.target,
             model_version=self._config.target_version or LATEST,
         )
-        self._head = head_of(self._facts, self.operation)
+        operation = operation_of(getattr(self, "operation", None), self._facts.model)
+        self._head = head_of(self._facts, operation)
         self._gate = gate_of(given, os.environ, backend.log_error, warm_ups_of(config))
         log_dir = Path(os.environ.get("METER_LOG_DIR", ".meter/usage-log"))
         self._log = UsageLog.from_env(log_dir, self._facts.source, os.environ)

@@ -15,10 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from metering.errors import MeteringError
-from metering.names import clean
+from metering.names import clean, fault_of
 from metering.usage import UNATTRIBUTED
 from triton_models.emitter.gateway_token import LEEWAY_S, Untrusted, verify
-from triton_models.emitter.identity import FIELDS, Identity, Pairs, Refusal, header_field
+from triton_models.emitter.identity import (
+    FIELDS,
+    Identity,
+    Pairs,
+    Refusal,
+    header_field,
+    is_given,
+    named,
+)
 
 TOKEN_HEADER = "x-meter-gateway-token"  # noqa: S105  # the header's name
 MIN_KEY_LENGTH = 32
@@ -175,23 +183,24 @@ class Gate:
             claims, mac = verify(tokens[-1], keys, now_s=now_s, max_age_s=self._max_age_s)
         except Untrusted as exc:
             return NOBODY._replace(refusal=exc.refusal)
-        fields = {name: clean(claims.get(name)) for name in FIELDS}
+        signed = named(claims, "gateway")
+        if signed.invalid:
+            return NOBODY._replace(refusal="malformed_token", invalid=signed.invalid)
         # A gateway may send the plain headers too, as long as they say the same.
-        contradicted = any(fields.get(field) != clean(value) for field, value in headers)
+        contradicted = any(
+            field not in FIELDS or fault_of(value) or clean(claims.get(field)) != clean(value)
+            for field, value in headers
+            if is_given(value.strip(" ") if isinstance(value, str) else value)
+        )
         refusal = _CLIENT_SET if bare or contradicted or len(tokens) > 1 else None
         if refusal is not None and self._rejects:
             return NOBODY._replace(refusal=refusal)
         if not self._uses.spend(mac, now_s):
             return NOBODY._replace(refusal="used_token")
-        return Identity(
-            fields["tenant"] or UNATTRIBUTED,
-            fields["team"],
-            fields["project"],
-            fields["user"],
-            fields["retry_of"] or clean(dict(pairs).get("retry_of")) or None,
-            "gateway" if fields["tenant"] else "none",
-            refusal,
-        )
+        if signed.retry_of is None:
+            said_of = named({"retry_of": dict(pairs).get("retry_of")}, "none")
+            signed = signed._replace(retry_of=said_of.retry_of, invalid=said_of.invalid)
+        return signed._replace(refusal=refusal)
 
 
 def gate_of(

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from metering.errors import MeteringError
-from metering.names import clean
 from triton_models.emitter.identity import Refusal
 
 MAX_LENGTH = 4096
@@ -61,7 +60,7 @@ def verify(
         raise Untrusted("forged_token")
     header, _, body = signed.partition(".")
     claims = _object(body)
-    if not _is_usual(header) or not clean(claims.get("jti")):
+    if not _is_usual(header) or not _is_id(claims.get("jti")):
         raise Untrusted("malformed_token")
     issued_s = _date(claims.get("iat"))
     not_before_s = max(issued_s, _date(claims.get("nbf", issued_s)))
@@ -85,6 +84,10 @@ def _object(part: str) -> dict[str, object]:
 def _is_usual(part: str) -> bool:
     header = _object(part)
     return header.get("alg") == _HEADER["alg"] and "crit" not in header
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip() != ""
 
 
 def _date(value: object) -> float:

@@ -2,8 +2,8 @@
 
 Triton puts a request's forwarded headers behind the parameters of its body, in one list: a client
 can name itself in the body (``tenant``), a gateway in a header (``x-meter-tenant``). Whatever
-came, an identity can be made of it: what does not fit is mended or counts as absent, and never
-costs a request. Who may say who pays is the subject of ``gateway``.
+came, an identity can be made of it: a name is kept exactly as it is, or refused, so that no two
+become one; and none costs a request. Who may say who pays is the subject of ``gateway``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
-from metering.names import clean
+from metering.names import clean, fault_of
 from metering.records import encode_payer
 from metering.usage import UNATTRIBUTED, IdentitySource
 
@@ -31,11 +31,13 @@ Refusal = Literal[
 _PARAMETER: IdentitySource = "parameter"
 _HEADER: IdentitySource = "header"
 _NONE: IdentitySource = "none"
+_REFUSED: IdentitySource = "refused"
 
 
 class Identity(NamedTuple):
     """As a record has it. ``source`` says where the tenant came from; each other field stands for
-    itself.
+    itself. ``invalid`` says of which field a name was given that can't be one: it counts as absent,
+    and a tenant's is ``refused``.
 
     ``refusal`` says what a trusted gateway's server does not accept in the request; it is always
     ``None`` where no gateway is trusted.
@@ -48,6 +50,7 @@ class Identity(NamedTuple):
     retry_of: str | None
     source: IdentitySource
     refusal: Refusal | None = None
+    invalid: str = ""
 
 
 def pairs_of(text: str) -> Pairs:
@@ -80,18 +83,33 @@ def identity_of(parameters: Mapping[str, object] | Pairs) -> Identity:
     pairs = list(parameters.items()) if isinstance(parameters, Mapping) else parameters
     body = dict(pairs)
     headers = {header_field(name): value for name, value in pairs}
+    given = {name: body[name] if is_given(body.get(name)) else headers.get(name) for name in FIELDS}
+    return named(given, _PARAMETER if is_given(body.get("tenant")) else _HEADER)
 
-    def field(name: str) -> str:
-        return clean(body.get(name)) or clean(headers.get(name))
 
-    tenant, source = UNATTRIBUTED, _NONE
-    if given := clean(body.get("tenant")):
-        tenant, source = given, _PARAMETER
-    elif given := clean(headers.get("tenant")):
-        tenant, source = given, _HEADER
+def named(given: Mapping[str, object], source: IdentitySource) -> Identity:
+    """Who is named by values of ``FIELDS``: exactly, or not at all."""
+    names = {name: clean(given.get(name)) for name in FIELDS}
+    faults = [f"{name}: {fault}" for name in FIELDS if (fault := fault_of(given.get(name)))]
+    if names["tenant"] == UNATTRIBUTED:
+        faults.append(f"tenant: {UNATTRIBUTED!r} is who names no tenant")
+        source = _REFUSED
+    elif not names["tenant"]:
+        source = _REFUSED if is_given(given.get("tenant")) else _NONE
     return Identity(
-        tenant, field("team"), field("project"), field("user"), field("retry_of") or None, source
+        names["tenant"] or UNATTRIBUTED,
+        names["team"],
+        names["project"],
+        names["user"],
+        names["retry_of"] or None,
+        source,
+        None,
+        "; ".join(faults),
     )
+
+
+def is_given(value: object) -> bool:
+    return value is not None and value != ""
 
 
 def payer_of_text(text: str) -> bytes:

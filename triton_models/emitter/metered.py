@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from metering.apportion import EQUAL_SPLIT
 from metering.finishing import usage_of_payload
 from metering.records import Timing, Took, encode_head, encode_record
 from metering.usage import Operation, Outcome
@@ -18,17 +19,31 @@ from triton_models.emitter.behind import ABANDONED, Behind
 from triton_models.emitter.cancelled import Watch, watch_of
 from triton_models.emitter.clock import clock_of
 from triton_models.emitter.device import Device
-from triton_models.emitter.facts import Facts, facts_of, parameters_of, this_process, warm_ups_of
+from triton_models.emitter.facts import (
+    Facts,
+    facts_of,
+    operation_of,
+    parameters_of,
+    this_process,
+    warm_ups_of,
+)
 from triton_models.emitter.gateway import NOBODY, Gate, gate_of
 from triton_models.emitter.identity import Identity
 from triton_models.emitter.log import UsageLog
-from triton_models.emitter.record import Served, asked_by, asked_by_texts, recorder_of, took
+from triton_models.emitter.record import (
+    Served,
+    asked_by,
+    asked_by_texts,
+    recorder_of,
+    rows_in,
+    took,
+)
 from triton_models.emitter.stamp import Stamp
 
 __all__ = ["MeteredModel", "Served"]
 _FAILED = Served(error="the batch failed")
 _LONG_ID = 512
-"""More than an event holds; a longer one is cut, so that no client can make a frame too long."""
+"""More than a name has, so what is cut is refused; it is cut so that no frame is too long."""
 
 
 class MeteredModel(ABC):
@@ -65,7 +80,13 @@ class MeteredModel(ABC):
         self.config = json.loads(args["model_config"])
         given = parameters_of(self.config)
         self.facts = facts_of(args, os.environ, this_process())
-        self._head = encode_head(self.facts.constant(), self.operation, self.facts.recipe)
+        operation = operation_of(getattr(self, "operation", None), self.facts.model)
+        self._head = encode_head(self.facts.constant(), operation, self.facts.recipe)
+        if self.facts.rule == EQUAL_SPLIT:
+            backend.log_info(
+                f"model {self.facts.model}: GPU time is divided by default weights "
+                f"({EQUAL_SPLIT.rule_id}). To divide it by what is measured: meter calibrate"
+            )
         self._batches_rows = int(self.config.get("max_batch_size", 0)) > 0
         self._recorder = None
         if self.facts.recipe is not None:  # What only this process can divide, it finishes itself.
@@ -150,7 +171,7 @@ class MeteredModel(ABC):
                 asked = self._recorder.asked(requests)
             if asked is not None:
                 return asked
-            ids = [r.request_id()[:_LONG_ID] for r in requests]
+            ids = [str(r.request_id())[:_LONG_ID] for r in requests]
             if identities:
                 return asked_by(ids, identities)
             return asked_by_texts(ids, self._texts or backend.parameters_texts(requests))
@@ -279,6 +300,5 @@ class MeteredModel(ABC):
         if not self._batches_rows:
             return [1] * len(requests)
         return [
-            next(iter(s.outputs.values())).shape[0] if s.outputs else backend.rows_of(r)
-            for r, s in zip(requests, served, strict=True)
+            rows_in(s.outputs) or backend.rows_of(r) for r, s in zip(requests, served, strict=True)
         ]

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from metering.apportion import Turn
 from metering.compiled_server import recorder
-from metering.names import clean
+from metering.names import mended
 from metering.records import Asked, Took, encode_asked, join_asked
 from metering.usage import UNATTRIBUTED, Outcome
 from triton_models.emitter.identity import Identity, payer_of_text
@@ -58,7 +59,7 @@ def asked_by(request_ids: Sequence[str], identities: Sequence[Identity]) -> byte
     try:
         return encode_asked(Asked(request_ids, payers, payer))
     except ValueError:  # Half of a surrogate pair is no UTF-8.
-        return encode_asked(Asked([clean(i) for i in request_ids], payers, payer))
+        return encode_asked(Asked([mended(i) for i in request_ids], payers, payer))
 
 
 def asked_by_texts(request_ids: Sequence[str], texts: Sequence[str]) -> bytes:
@@ -69,7 +70,14 @@ def asked_by_texts(request_ids: Sequence[str], texts: Sequence[str]) -> bytes:
     try:
         return join_asked(request_ids, payers, payer)
     except ValueError:  # Half of a surrogate pair is no UTF-8.
-        return join_asked([clean(i) for i in request_ids], payers, payer)
+        return join_asked([mended(i) for i in request_ids], payers, payer)
+
+
+def rows_in(outputs: Mapping[str, NDArray[Any]]) -> int:
+    """The first dimension of the first output; 0 where it has none, or is no array."""
+    shape = getattr(next(iter(outputs.values()), None), "shape", ())
+    rows = shape[0] if isinstance(shape, tuple) and shape else 0
+    return rows if type(rows) is int and rows > 0 else 0
 
 
 def took(
@@ -85,10 +93,10 @@ def took(
     columns = zip(*served, strict=True) if served else ((),) * len(Served._fields)
     _, errors, _, inputs, cached, outputs, reasoning, row_tokens, turns = columns
     more: dict[str, dict[str, Any]] = {}
-    if any(row_tokens) or any(turns):
-        _tell(more, "row_tokens", {p: t for p, t in enumerate(row_tokens) if t})
-        _tell(more, "turns", {p: t for p, t in enumerate(turns) if t})
-    if status == "ok" and any(errors):
+    for name, told in (("row_tokens", row_tokens), ("turns", turns)):
+        if set(map(type, told)) != {tuple} or any(told):
+            _tell(more, name, {p: _listed(own) for p, own in enumerate(told) if _is_told(own)})
+    if status == "ok" and any(e is not None for e in errors):
         _tell(more, "status", {p: "error" for p, e in enumerate(errors) if e is not None})
     if others:
         _tell(more, "status", others)
@@ -96,13 +104,29 @@ def took(
         _tell(more, "queue_ns", queue_ns)
     return Took(
         inputs,
-        cached if any(cached) else 0,
+        0 if _are_zero(cached) else cached,
         outputs,
-        reasoning if any(reasoning) else 0,
+        0 if _are_zero(reasoning) else reasoning,
         1 if rows.count(1) == len(rows) else rows,
         status,
         more,
     )
+
+
+def _are_zero(column: Sequence[Any]) -> bool:
+    return set(map(type, column)) <= {int} and not any(column)
+
+
+def _is_told(told: Any) -> bool:
+    """What has no length is something else than it should be, and is told."""
+    try:
+        return len(told) > 0
+    except TypeError:
+        return told is not None
+
+
+def _listed(told: Any) -> Any:
+    return told.tolist() if isinstance(told, np.ndarray) else told
 
 
 def _tell(more: dict[str, dict[str, Any]], name: str, by_position: Mapping[int, object]) -> None:

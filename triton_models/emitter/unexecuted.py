@@ -14,7 +14,7 @@ from triton_models.emitter.record import Served, asked_by, took
 NO_TIME = RuleRecipe("equal-split")
 _MOST_NS = 2**53 - 1
 _LONG_ID = 512
-"""Characters; whoever reads the record makes a name of it."""
+"""Characters; more than a name has, so what is cut is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,6 @@ def unexecuted(
         head,
         sequence,
         Timing(end_ns, end_ns, end_epoch_ns),
-        asked_by([request.request_id], [request.identity]),
+        asked_by([request.request_id[:_LONG_ID]], [request.identity]),
         took([request.rows], [answer], status=outcome, queue_ns={0: waited_ns}),
     )
