@@ -240,12 +240,20 @@ func TestQueryIdsAndKill(t *testing.T) {
 			ended <- conn.QueryRow(ctx, "SELECT sum(sleepEachRow(0.05)) FROM system.numbers SETTINGS max_block_size = 1").Scan(&sum)
 		}()
 		until(t, conn, id, 1)
-		rows, err := conn.Query(context.Background(), "KILL QUERY WHERE query_id = {id:String}", clickhouse.Named("id", id))
-		must(t, err)
-		rows.Close()
-		var found *clickhouse.Exception
-		if err := <-ended; !errors.As(err, &found) || found.Code != 394 {
-			t.Fatalf("it was not killed: %v", err)
+		for {
+			// A query that is only about to start is not there to be killed: ask until it has ended.
+			rows, err := conn.Query(context.Background(), "KILL QUERY WHERE query_id = {id:String}", clickhouse.Named("id", id))
+			must(t, err)
+			rows.Close()
+			select {
+			case err := <-ended:
+				var found *clickhouse.Exception
+				if !errors.As(err, &found) || found.Code != 394 {
+					t.Fatalf("it was not killed: %v", err)
+				}
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
 		}
 	})
 }
