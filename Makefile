@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .PHONY: help env demo up test test-clients check lint types imports compose kubernetes contract release-contract \
   faults-triton faults-stream bench-demo bench-triton bench-log bench-front bench-stream bench-workers \
-  bench-freshness bench-memory bench-recovery bench-sizes scaling fuzz-stream profile locks clean
+  bench-freshness bench-memory bench-recovery bench-sizes bench-sql scaling fuzz-stream profile locks clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -109,6 +109,9 @@ bench-recovery: $(APP)/.done ## how long a worker takes to find 10^6 sums of win
 
 bench-sizes: $(APP)/.done ## what a request takes up in Kafka and in ClickHouse, and what storing it costs (QUICK=1: 20 s)
 	$(APP)/bin/python -m benchmarks.bench_sizes
+
+bench-sql: $(APP)/.done ## the README's queries at 20 million lines, beside the plain way to the same answers; 6 GB of disk (QUICK=1: a minute)
+	$(APP)/bin/python -m benchmarks.bench_sql
 
 scaling: $(APP)/.done ## how many partitions, workers and shards for how many requests a second: the tables of docs/scaling.md
 	@$(APP)/bin/python -m benchmarks.scaling

@@ -54,6 +54,9 @@ WHERE startsWith(request_id, {prefix:String}) AND time >= fromUnixTimestamp64Mil
 GROUP BY tenant, model
 ORDER BY cost DESC, tenant, model
 """
+# With FINAL, ClickHouse filters by the sorting key before it reads other columns only if told to.
+# It halves the time for the last minutes of a month; where all lines are read it only costs time.
+_LATELY = "SETTINGS optimize_move_to_prewhere_if_final = 1"
 
 
 def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
@@ -130,7 +133,8 @@ class ClickHouseReader:
     def unit_costs(self, prefix: str = "", since_ms: int = 0) -> list[UnitCost]:
         """Per tenant and model, the dearest first."""
         parameters = {"prefix": prefix, "since_ms": since_ms}
-        return [_unit_cost(row) for row in self.rows(_UNIT_COSTS, parameters)]
+        sql = _UNIT_COSTS + _LATELY if since_ms > 0 else _UNIT_COSTS
+        return [_unit_cost(row) for row in self.rows(sql, parameters)]
 
     def unpriced(self, since_ms: int = 0) -> list[Unpriced]:
         """What has no price, by what a price would have to be for; the most GPU time first."""

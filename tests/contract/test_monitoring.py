@@ -363,6 +363,11 @@ def test_the_dashboards_of_costs_tell_what_was_written(filled: ClickHouse) -> No
     assert filled.value(expanded(sql["Cost"], region="elsewhere")) == "0"
     by_tenant = filled.value(expanded(sql["Cost per hour by tenant"])).split("\t")
     assert by_tenant[1:] == ["acme", "180"]
+    table = sql["Unit costs per tenant and model"]
+    assert filled.value(expanded(table)).split("\t") == [
+        "acme", "tiny", "1", "100", "20", "9e-8", "1", "3", "10000", "100000", "3", "0"
+    ]  # fmt: skip
+    assert "cost_requests" not in table
 
 
 @pytest.mark.stack
