@@ -132,7 +132,7 @@ def main() -> None:
     ):
         target = replace(started, database="sql")
         migrate(target)
-        with connect(target) as client:
+        with connect(target, send_receive_timeout=3_600) as client:  # a merge answers at its end
             figures = run(client, month, say)
     figures["took"] = say.took()
     show(f"{lines:,} lines of {DAYS} days", figures)
