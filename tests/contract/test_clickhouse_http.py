@@ -221,8 +221,10 @@ def test_what_a_request_sets_is_not_kept_by_its_session(clickhouse: ClickHouse) 
 def test_a_session_serves_one_request_at_a_time(address: ClickHouse) -> None:
     session = str(uuid4())
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(address.post, "SELECT sleep(3)", session_id=session)
-        until(lambda: address.post("SELECT 1", session_id=session).code == 373, slow)
+        question = f"SELECT sleep(3) AS s{uuid4().hex}"
+        slow = pool.submit(address.post, question, session_id=session)
+        until(lambda: address.value(running(question)) == "1", slow)
+        assert address.post("SELECT 1", session_id=session).code == 373
         assert slow.result().status == 200
     assert address.value("SELECT 1", session_id=session) == "1"
     assert address.post("SELECT 1", session_id=session, session_timeout="soon").code == 374

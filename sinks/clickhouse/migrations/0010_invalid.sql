@@ -7,6 +7,6 @@ ALTER TABLE {database:Identifier}.cost_request_lines
 
 CREATE OR REPLACE VIEW {database:Identifier}.cost_requests AS
 SELECT *,
-    output_tokens * 1000000000 / nullIf(batch_wall_ns, 0) AS output_tokens_per_second,
-    output_tokens * 1000000000 / nullIf(decode_gpu_ns, 0) AS output_tokens_per_decode_gpu_second
+    output_tokens * 1e9 / nullIf(batch_wall_ns, 0) AS output_tokens_per_second,
+    output_tokens * 1e9 / nullIf(decode_gpu_ns, 0) AS output_tokens_per_decode_gpu_second
 FROM {database:Identifier}.cost_request_lines FINAL;
