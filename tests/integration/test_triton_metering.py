@@ -515,24 +515,23 @@ def test_the_log_of_all_this_agrees_with_triton(triton: Triton) -> None:
     agrees_with_triton(triton, "wishes")
 
 
-def test_a_batch_that_can_not_be_metered_is_answered_and_leaves_a_gap(triton: Triton) -> None:
-    before = {b.sequence for b in triton.batches("wishes")}
-    _, result = infer(triton, "wishes", wish("babble"))
-    assert values(result, "GRANTED") == [b"babble"]
-    infer(triton, "wishes", wish("ok"))
-    after = {b.sequence for b in triton.batches("wishes")}
-    assert after - before == {max(before) + 2}
-    assert "batches are not metered" in triton.output.read_text(errors="replace")
-
-
-def test_impossible_tokens_are_logged_as_they_were_told_and_refused_by_name(
-    triton: Triton,
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [
+        ("babble", "input_tokens"),
+        ("lie", "cached_input_tokens=99 exceeds input_tokens=3"),
+    ],
+)
+def test_a_request_with_impossible_tokens_is_answered_and_marked_and_has_its_gpu_time(
+    triton: Triton, what: str, problem: str
 ) -> None:
-    _, result = infer(triton, "wishes", wish("lie"))
-    assert values(result, "GRANTED") == [b"lie"]
-    triton.batches("wishes")
-    (problem,) = triton.unreadable
-    assert "cached_input_tokens=99 exceeds input_tokens=3" in problem
+    request_id, result = infer(triton, "wishes", wish(what))
+    assert values(result, "GRANTED") == [what.encode()]
+    usage = triton.usage("wishes", request_id)
+    assert problem in usage.invalid
+    assert (usage.status, usage.input_tokens, usage.output_tokens) == ("ok", 0, 0)
+    assert usage.gpu_ns > 0
+    assert triton.unreadable == []
 
 
 def test_two_instances_on_one_device_share_its_time_to_the_nanosecond(triton: Triton) -> None:
