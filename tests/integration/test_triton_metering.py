@@ -87,7 +87,13 @@ class TritonPythonModel(MeteredModel):
         wishes = [backend.tensor(r, "WISH") for r in requests]
         if any(w[0, 0] == b"raise" for w in wishes):
             raise ValueError("as wished")
+        if any(w[0, 0] == b"break" for w in wishes):
+            self._payload = self._broken_once
         return [self._grant(w) for w in wishes]
+
+    def _broken_once(self, *args):
+        del self._payload
+        raise RuntimeError("metering is broken, as wished")
 
     def _grant(self, wish):
         if wish[0, 0] == b"refuse":
@@ -513,6 +519,16 @@ def test_a_failing_model_fails_its_batch_and_its_time_is_logged(triton: Triton) 
 
 def test_the_log_of_all_this_agrees_with_triton(triton: Triton) -> None:
     agrees_with_triton(triton, "wishes")
+
+
+def test_a_batch_that_can_not_be_metered_is_answered_and_leaves_a_gap(triton: Triton) -> None:
+    before = {b.sequence for b in triton.batches("wishes")}
+    _, result = infer(triton, "wishes", wish("break"))
+    assert values(result, "GRANTED") == [b"break"]
+    infer(triton, "wishes", wish("ok"))
+    after = {b.sequence for b in triton.batches("wishes")}
+    assert after - before == {max(before) + 2}
+    assert "batches are not metered" in triton.output.read_text(errors="replace")
 
 
 @pytest.mark.parametrize(
