@@ -15,13 +15,15 @@ names; ``metering.wal_cap`` has the files.
 from __future__ import annotations
 
 import json
-import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from metering.errors import MeteringError
 
@@ -31,13 +33,21 @@ MAX_FRAME_BYTES = 16 * 1024**2
 _HEADER = struct.Struct("<IIQ")
 _SEQUENCE = struct.Struct("<Q")
 _CRC_FROM = 8
-_NO_ZERO = re.compile(rb"[^\0]")
+_OBJECT = ord("{")
+_BELOW_2_53 = 0x20
+"""For the seventh byte of a sequence; the eighth is 0."""
+_NOTHING = -(2**62)
+_FIRST_BLOCK_BYTES = 1024
+_BLOCK_BYTES = 64 * 1024
 HEADER_BYTES = _HEADER.size
 MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - HEADER_BYTES
 MAX_SEQUENCE = 2**53
 EARNED_PER_BYTE = 64
 CANDIDATE_COST = 1024
 """Bytes of checksums; a candidate costs at least as much time as so many."""
+UNLIKELY_EARNED_PER_BYTE = 16
+UNLIKELY_COST = 4096
+"""For what does not begin as a JSON object does: one in 256 bytes at most is looked at for long."""
 LOSS_BYTES = 160
 _LOSS_MARK = "usage_log_loss"
 
@@ -144,41 +154,60 @@ def resume_offset(buf: bytes | memoryview, offset: int) -> int | None:
     Takes time in proportion to the bytes, whatever they are. Each byte that is passed earns a
     credit, and each candidate spends some, its length and a fixed part. Where it is spent, as among
     bytes that were made to look like the beginnings of long frames, candidates are passed over.
+    A candidate that does not begin as what is logged does, a JSON object, may spend only a part of
+    the credit, so that those that do can be looked at among any garbage.
     """
     data = buf if isinstance(buf, bytes) else bytes(buf)
-    spent = 0
-    for start, length in candidates(data, offset + 1):
-        earned = MAX_FRAME_BYTES + EARNED_PER_BYTE * (start - offset)
-        if spent + CANDIDATE_COST + length > earned:
-            continue
-        spent += CANDIDATE_COST + length
-        if _is_frame(data, start, length):
-            return start
+    room = unlikely_room = MAX_FRAME_BYTES
+    for starts, lengths in _blocks_of_candidates(data, offset + 1):
+        is_likely = np.frombuffer(data, np.uint8)[starts + HEADER_BYTES] == _OBJECT
+        passed = starts - offset
+        costs = CANDIDATE_COST + lengths
+        unlikely_costs = np.where(is_likely, 0, UNLIKELY_COST + lengths)
+        needs = costs - EARNED_PER_BYTE * passed
+        unlikely_needs = unlikely_costs - UNLIKELY_EARNED_PER_BYTE * passed
+        unlikely_needs[is_likely] = _NOTHING
+        columns = (starts, lengths, needs, unlikely_needs, costs, unlikely_costs)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for start, length, need, unlikely_need, cost, unlikely_cost in rows:
+            if need > room or unlikely_need > unlikely_room:
+                continue
+            room -= cost
+            unlikely_room -= unlikely_cost
+            if _is_frame(data, start, length):
+                return int(start)
     return None
 
 
 def candidates(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
     """Where from ``offset`` on a frame may begin, and its length.
 
-    A length below 16 MiB has 0 as its highest byte, so only zero bytes are looked at; of a run of
-    them the first three, for a length is not 0. A sequence is below 2**53, as in every event.
+    The highest byte of a length below 16 MiB is 0, and a sequence is below 2**53, as in every
+    event; a frame ends within the data.
     """
-    zero = data.find(b"\0", offset + 3)
-    while zero != -1:
-        start = zero - 3
-        if len(data) - start < HEADER_BYTES:
-            return
-        length, _, sequence = _HEADER.unpack_from(data, start)
-        if length == 0:
-            run = _NO_ZERO.search(data, zero)
-            if run is None:
-                return
-            zero = data.find(b"\0", run.start())
-            continue
-        end = start + HEADER_BYTES + length
-        if length <= MAX_PAYLOAD_BYTES and end <= len(data) and sequence < MAX_SEQUENCE:
-            yield start, length
-        zero = data.find(b"\0", zero + 1)
+    for starts, lengths in _blocks_of_candidates(data, offset):
+        yield from zip(starts.tolist(), lengths.tolist(), strict=True)
+
+
+def _blocks_of_candidates(
+    data: bytes, offset: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Their starts and lengths, block by block; the first blocks are small, for mostly the next
+    frame is near."""
+    behind = len(data) - HEADER_BYTES
+    found = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
+    block_bytes = _FIRST_BLOCK_BYTES
+    while offset < behind:
+        end = min(offset + block_bytes, behind)
+        length_3, sequence_6, sequence_7 = (found[offset + n : end + n] for n in (3, 14, 15))
+        starts = offset + np.flatnonzero(
+            (length_3 == 0) & (sequence_7 == 0) & (sequence_6 < _BELOW_2_53)
+        )
+        low, middle, high = (found[starts + n].astype(np.int64) for n in range(3))
+        lengths = low | middle << 8 | high << 16
+        fits = (lengths > 0) & (lengths <= MAX_PAYLOAD_BYTES) & (starts + lengths <= behind)
+        yield starts[fits], lengths[fits]
+        offset, block_bytes = end, min(2 * block_bytes, _BLOCK_BYTES)
 
 
 def inspect_segment(buf: bytes | memoryview) -> Inspection:

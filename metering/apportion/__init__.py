@@ -4,7 +4,7 @@ Every rule returns non-negative integers that sum to the whole exactly (largest 
 what a request gets depends on the batch's requests, not on their order.
 """
 
-from metering.apportion.affine import EQUAL_SPLIT, AffineShapley
+from metering.apportion.affine import DEFAULT_LABEL, EQUAL_SPLIT, AffineShapley
 from metering.apportion.iteration import IterationLevel
 from metering.apportion.padded import PaddedLength, PaddingPayer, RunToLongest
 from metering.apportion.registry import (
@@ -27,6 +27,7 @@ from metering.apportion.shares import (
 __all__ = [
     "BUILT_IN",
     "COEFFICIENTS",
+    "DEFAULT_LABEL",
     "EQUAL_SPLIT",
     "RULES",
     "AffineShapley",

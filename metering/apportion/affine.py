@@ -37,8 +37,10 @@ class AffineShapley:
         return shares_by(gpu_ns, weights, work, self.version)
 
 
+DEFAULT_LABEL = "@default"
+"""Ends the id of a rule whose shares are told apart by ``DEFAULT_PHASES``."""
 EQUAL_SPLIT = AffineShapley(
-    fixed_ps=1, input_token_ps=0, output_token_ps=0, rule_id="equal-split/2@default"
+    fixed_ps=1, input_token_ps=0, output_token_ps=0, rule_id=f"equal-split/2{DEFAULT_LABEL}"
 )
 """Equally among rows; each share's phases are told apart by ``DEFAULT_PHASES``, as its id says."""
 EQUAL_SPLIT_1 = AffineShapley(

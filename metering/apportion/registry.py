@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from metering.apportion.affine import EQUAL_SPLIT, EQUAL_SPLIT_1, AffineShapley
+from metering.apportion.affine import (
+    DEFAULT_LABEL,
+    EQUAL_SPLIT,
+    EQUAL_SPLIT_1,
+    AffineShapley,
+)
 from metering.apportion.iteration import IterationLevel
 from metering.apportion.padded import PaddedLength, PaddingPayer, RunToLongest
 from metering.apportion.shares import ApportionmentRule
@@ -13,6 +18,8 @@ from metering.errors import MeteringError
 
 COEFFICIENTS = ("fixed_ps", "input_token_ps", "step_ps", "output_token_ps")
 """Every name that a rule's coefficient can have, in picoseconds."""
+_OF_TOKENS = ("input_token_ps", "step_ps", "output_token_ps")
+"""Where all of them are 0, nothing tells a share's input from its output but ``DEFAULT_PHASES``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,8 @@ def rule_named(
 ) -> ApportionmentRule:
     """The rule with these coefficients; those that are missing are 0. A rule that needs some and
     gets none is an equal split, and its id says so. ``calibration`` is the version that the
-    coefficients come from. ``version`` is the rule's own, the newest where it is not said.
+    coefficients come from. ``version`` is the rule's own, the newest where it is not said. Where
+    no coefficient tells input from output, the id ends with ``DEFAULT_LABEL``.
 
     Raises:
         MeteringError: no rule has that name or version, or a coefficient is no integer from 0 on.
@@ -67,6 +75,8 @@ def rule_named(
     rule_id = f"{kind.name}/{kind.version}"
     if calibration is not None and kind.coefficients:
         rule_id += f"@{calibration}"
+    if kind.coefficients and kind.version > 1 and not any(given.get(n) for n in _OF_TOKENS):
+        rule_id += DEFAULT_LABEL
     return kind.make({n: given.get(n, 0) for n in kind.coefficients}, rule_id)
 
 

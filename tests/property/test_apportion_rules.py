@@ -296,6 +296,21 @@ def test_every_rule_is_found_by_its_name_and_says_its_calibration(name: str) -> 
     assert bare.rule_id == (f"{name}/2" if name == "iteration-level" else LABEL)
 
 
+@pytest.mark.parametrize("calibration", [None, "2026-11-22.1"])
+@pytest.mark.parametrize("name", [n for n, kind in RULES.items() if kind.coefficients])
+def test_a_rule_that_does_not_tell_input_from_output_says_that_it_takes_default_weights(
+    name: str, calibration: str | None
+) -> None:
+    for known in ({"fixed_ps": 5}, dict.fromkeys(RULES[name].coefficients, 0)):
+        rule = rule_named(name, known, calibration)
+        label = "" if calibration is None else f"@{calibration}"
+        assert rule.rule_id == f"{name}/2{label}@default"
+        (share,) = rule.split(30, [Work(5, 5)])
+        assert (share.input_gpu_ns, share.output_gpu_ns) == (10, 20)
+    assert not rule_named(name, {"output_token_ps": 1}, calibration).rule_id.endswith("@default")
+    assert not rule_named(name, {"fixed_ps": 5}, version=1).rule_id.endswith("@default")
+
+
 @pytest.mark.parametrize("name", list(RULES))
 def test_every_rule_is_documented(name: str) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "apportionment.md"

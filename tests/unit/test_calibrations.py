@@ -133,10 +133,11 @@ def test_what_was_calibrated_goes_before_the_config_and_its_version_is_in_the_ru
 def test_a_calibration_of_another_accelerator_or_rule_changes_nothing(
     calibrated: dict[str, str],
 ) -> None:
-    assert facts(calibrated, accelerator="H200", fixed_ps="55").rule == AffineShapley(55, 0, 0)
+    other = facts(calibrated, accelerator="H200", fixed_ps="55").rule
+    assert other == AffineShapley(55, 0, 0, "affine-shapley/2@default")
     assert facts(calibrated, accelerator="H200").rule == EQUAL_SPLIT
     padded = facts(calibrated, accelerator="H100", apportionment="padded-length", fixed_ps="5")
-    assert padded.rule.rule_id == "padded-length/2"
+    assert padded.rule.rule_id == "padded-length/2@default"
     equal = facts(calibrated, accelerator="H100", apportionment="equal-split")
     assert equal.rule.rule_id == "equal-split/2@default"
 

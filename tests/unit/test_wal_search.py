@@ -56,6 +56,38 @@ def test_no_tail_costs_more_than_its_size_allows(tail: str, checked: list[int]) 
     assert sum(checked) + wal.CANDIDATE_COST * len(checked) <= most
 
 
+@pytest.mark.parametrize("tail", TAILS)
+def test_of_what_does_not_begin_as_what_is_logged_one_in_256_bytes_is_looked_at(
+    tail: str, checked: list[int]
+) -> None:
+    """Python takes longer for a checksum of few bytes than for the bytes."""
+    assert resume_offset(TAILS[tail], 0) is None
+    most = MAX_FRAME_BYTES + wal.UNLIKELY_EARNED_PER_BYTE * SIZE
+    assert wal.UNLIKELY_COST * len(checked) <= most
+
+
+def test_a_frame_behind_frames_that_are_all_damaged_is_found() -> None:
+    """Each of them has several places that look like a beginning, and one that is likely one."""
+    frames = [encode_frame(n, b'{"requests":[1]}' * 20) for n in range(3 * SIZE // 336)]
+    damaged = b"".join(frame[:4] + b"\0\0\0\0" + frame[8:] for frame in frames)
+    sound = encode_frame(len(frames), b'{"requests":[1]}')
+    assert resume_offset(damaged + sound, 0) == len(damaged)
+
+
+def test_every_place_where_a_frame_may_begin_is_a_candidate() -> None:
+    data = random.Random(9).choices((0, 0, 1, 0x1F, 0x20, 255), k=200_000)
+    found = list(candidates(bytes(data), 5))
+    expected = [
+        (n, length)
+        for n in range(5, len(data) - 16)
+        if (length := int.from_bytes(data[n : n + 4], "little"))
+        and length <= wal.MAX_PAYLOAD_BYTES
+        and n + 16 + length <= len(data)
+        and int.from_bytes(data[n + 8 : n + 16], "little") < wal.MAX_SEQUENCE
+    ]
+    assert found == expected
+
+
 @pytest.mark.parametrize("tail", ["zeros", "0xFF"])
 def test_a_run_of_one_byte_has_no_candidates(tail: str) -> None:
     assert list(candidates(TAILS[tail], 0)) == []

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metering.apportion import EQUAL_SPLIT
+from metering.apportion import DEFAULT_LABEL
 from metering.finishing import usage_of_payload
 from metering.records import Timing, Took, encode_head, encode_record
 from metering.usage import Operation, Outcome
@@ -82,10 +82,10 @@ class MeteredModel(ABC):
         self.facts = facts_of(args, os.environ, this_process())
         operation = operation_of(getattr(self, "operation", None), self.facts.model)
         self._head = encode_head(self.facts.constant(), operation, self.facts.recipe)
-        if self.facts.rule == EQUAL_SPLIT:
+        if self.facts.rule.rule_id.endswith(DEFAULT_LABEL):
             backend.log_info(
                 f"model {self.facts.model}: GPU time is divided by default weights "
-                f"({EQUAL_SPLIT.rule_id}). To divide it by what is measured: meter calibrate"
+                f"({self.facts.rule.rule_id}). To divide it by what is measured: meter calibrate"
             )
         self._batches_rows = int(self.config.get("max_batch_size", 0)) > 0
         self._recorder = None
