@@ -82,6 +82,7 @@ class Worker:
             ledger=Ledger(),
             prices=PriceBookFile(PRICES),
             store=lambda _: None,
+            room=self.stop,
             commit=self.commit,
             end_offset=self.work._end_offset,
             read_stretch=self.nothing,
@@ -171,6 +172,18 @@ async def test_gauges_of_a_partition_that_is_another_workers_are_gone(
     for gauge in GAUGES:
         assert worker.shown(gauge, 0) is None, gauge
         assert worker.shown(gauge, 1) is not None, gauge
+
+
+def test_models_of_invalid_requests_share_a_series_too(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    for n in range(MOST_MODELS + 50):
+        batch = batch_of(model=f"model-{n}").model_copy(update={"invalid": "phases"})
+        count_lines(metrics, CostLines.of(price_batch(batch, PriceBook([]))))
+    shown = generate_latest(registry).count(b"meter_invalid_requests_total{")
+    assert shown == MOST_MODELS + 1
 
 
 def test_models_beyond_the_first_few_hundred_share_a_series(
