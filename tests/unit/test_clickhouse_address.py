@@ -1,4 +1,4 @@
-"""What errors show of ClickHouse's address: neither a password nor a token, however it is written."""
+"""Errors show neither a password nor a token in ClickHouse's address, however it is written."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def test_an_address_that_can_not_be_used_is_refused_without_its_secrets(url: str
 
 
 def test_an_address_without_secrets_is_shown() -> None:
-    with pytest.raises(MeteringError, match=r"'localhost:8123': want http"):
+    with pytest.raises(MeteringError, match="'localhost:8123': want http"):
         connect(ClickHouseTarget("localhost:8123"))

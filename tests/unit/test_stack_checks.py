@@ -12,7 +12,7 @@ from streams.stack.checks import check_settings
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_hunter2!", "whsec_a"])
 def test_a_webhook_secret_that_no_detector_takes_is_refused_unshown(secret: str) -> None:
-    with pytest.raises(MeteringError, match="^METER_WEBHOOK_SECRET: ") as caught:
+    with pytest.raises(MeteringError, match=r"^METER_WEBHOOK_SECRET: ") as caught:
         check_settings(Settings(webhook_secret=SecretStr(secret)))
     assert "hunter2" not in str(caught.value)
 
