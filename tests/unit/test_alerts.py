@@ -123,7 +123,7 @@ class Consumer:
         self._next += 1
         return {self._partitions[0]: [self.topic.records[self._next - 1]]}
 
-    async def commit(self, offsets: dict[Any, int]) -> None:
+    async def commit(self, offsets: dict[Any, OffsetAndMetadata]) -> None:
         if self.topic.commit_fails:
             self.topic.commit_fails -= 1
             raise KafkaError("away")
@@ -156,8 +156,7 @@ class Process:
 
     def __init__(self, topic: Topic, *sinks: Any) -> None:
         Consumer.topic = topic
-        group_place.topic_ids = topic.topic_ids
-        group_place.kafka_admin = topic.admin
+        vars(group_place).update(topic_ids=topic.topic_ids, kafka_admin=topic.admin)
         self.registry = CollectorRegistry()
         metrics = DetectorMetrics(self.registry)
         self.deliveries = [
