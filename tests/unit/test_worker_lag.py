@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
+from metering.errors import SinkUnavailable
 from metering.ledger import Ledger
 from metering.lines import CostLines
 from metering.messages import Message
@@ -172,6 +174,26 @@ async def test_gauges_of_a_partition_that_is_another_workers_are_gone(
     for gauge in GAUGES:
         assert worker.shown(gauge, 0) is None, gauge
         assert worker.shown(gauge, 1) is not None, gauge
+
+
+async def test_an_outage_ends_though_a_partition_that_saw_it_is_another_workers_by_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def away(_: object) -> None:
+        raise SinkUnavailable("Kafka at k", 0, "away")
+
+    caplog.set_level(logging.INFO)
+    worker = Worker()
+    worker.work._publisher.publish = away  # type: ignore[method-assign,assignment]
+    await worker.second()
+    worker.work._publisher.publish = worker.publish  # type: ignore[method-assign,assignment]
+    worker.kafka.mine = {1}
+    await worker.second()
+    await worker.second()
+    worker.work._publisher.publish = away  # type: ignore[method-assign,assignment]
+    await worker.second()
+    began = [r for r in caplog.records if "retrying until it succeeds" in r.getMessage()]
+    assert len(began) == 2
 
 
 def test_models_of_invalid_requests_share_a_series_too(
