@@ -64,6 +64,10 @@ def checked_url(url: str) -> URL:
         raise MeteringError("an address to post to is not a URL") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise MeteringError(f"can't post to {shown(parsed)}: want http(s)://host/…")
+    try:
+        parsed.host.encode("idna")
+    except UnicodeError:  # one part of it is empty, or has more than 63 characters
+        raise MeteringError(f"can't post to {shown(parsed)}: its host can't be a name") from None
     return parsed
 
 

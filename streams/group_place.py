@@ -30,6 +30,8 @@ class GroupPlace:
         self._partition = partition
         self._topic_id = NO_ID
         self._checked_at = 0.0
+        self.is_replaced = False
+        """The group has committed of a topic that was deleted, and not yet of this one."""
 
     async def find(self, end: int) -> int | None:
         """The committed offset; ``None`` where the group has committed nothing of the topic that is
@@ -50,7 +52,8 @@ class GroupPlace:
         is_another = NO_ID not in {self._topic_id, found.metadata or NO_ID} and (
             found.metadata != self._topic_id
         )
-        if is_another or found.offset > end:
+        self.is_replaced = is_another or found.offset > end
+        if self.is_replaced:
             log.warning(
                 "topic %s was deleted and created again (id %s, now %s): it is read from its "
                 "beginning, and not from the committed offset %d",

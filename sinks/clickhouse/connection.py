@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -17,6 +18,8 @@ from sinks.clickhouse.reasons import reason_of
 
 __all__ = ["ClickHouseError", "ClickHouseTarget", "Client", "connect"]
 
+_BEFORE_PATH = re.compile(r"(?:[^/?#]*//)?[^/?#]*")
+
 
 @dataclass(frozen=True, slots=True)
 class ClickHouseTarget:
@@ -30,6 +33,12 @@ class ClickHouseTarget:
     cluster: str = ""
     """As ``remote_servers`` names it; empty for a server by itself."""
 
+    @property
+    def address(self) -> str:
+        """The URL for logs and errors: without a path, and hidden where it may have a password."""
+        found = _BEFORE_PATH.match(self.url)
+        return found[0] if found is not None and "@" not in self.url else "(hidden)"
+
 
 def connect(target: ClickHouseTarget, *, database: str | None = None, **options: Any) -> Client:
     """A client over HTTP(S). Retries of the driver are off: who writes decides about retries. What
@@ -41,7 +50,7 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
     """
     parts = urlsplit(target.url)
     if (
-        "@" in parts.netloc or parts.query or parts.fragment
+        "@" in target.url or parts.query or parts.fragment
     ):  # not shown: a password may be in it, and would be in every error
         raise MeteringError("the ClickHouse URL has credentials: they have settings of their own")
     try:
@@ -49,7 +58,7 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
     except ValueError:
         port = 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise MeteringError(f"ClickHouse URL {target.url!r}: want http(s)://HOST[:PORT]")
+        raise MeteringError(f"ClickHouse URL {target.address!r}: want http(s)://HOST[:PORT]")
     options.setdefault("compress", not _is_loopback(parts.hostname))
     try:
         return clickhouse_connect.get_client(
@@ -64,7 +73,7 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
             **options,
         )
     except (ClickHouseError, OSError) as exc:
-        raise SinkUnavailable(f"ClickHouse at {target.url}", 0, reason_of(exc)) from exc
+        raise SinkUnavailable(f"ClickHouse at {target.address}", 0, reason_of(exc)) from exc
 
 
 def _is_loopback(host: str) -> bool:

@@ -104,7 +104,7 @@ class ClickHouseReader:
         try:
             found = self._client.query(sql, parameters=parameters or {}).result_rows
         except (ClickHouseError, OSError) as exc:
-            raise QueryFailed(f"ClickHouse at {self._target.url}: {reason_of(exc)}") from exc
+            raise QueryFailed(f"ClickHouse at {self._target.address}: {reason_of(exc)}") from exc
         return [tuple(row) for row in found]
 
     def raw(self, sql: str, output_format: str) -> bytes:
@@ -117,7 +117,7 @@ class ClickHouseReader:
                 sql, transport_settings={"X-ClickHouse-Format": output_format}
             )
         except (ClickHouseError, OSError) as exc:
-            raise QueryFailed(f"ClickHouse at {self._target.url}: {reason_of(exc)}") from exc
+            raise QueryFailed(f"ClickHouse at {self._target.address}: {reason_of(exc)}") from exc
         return answer if isinstance(answer, bytes) else str(answer).encode()
 
     def stored(self, prefix: str) -> Stored:

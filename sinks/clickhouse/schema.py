@@ -30,7 +30,7 @@ def migrate(target: ClickHouseTarget) -> list[str]:
         try:
             return _apply(client, target.database, target.cluster)
         except ClickHouseError as exc:
-            raise SinkUnavailable(f"ClickHouse at {target.url}", 0, reason_of(exc)) from exc
+            raise SinkUnavailable(f"ClickHouse at {target.address}", 0, reason_of(exc)) from exc
 
 
 def statements_of(file: str, cluster: str) -> list[str]:

@@ -3,7 +3,8 @@
 Each target has a consumer group and a task of its own, so that none waits for another, nor the
 detector for any. An alert is tried until it is delivered, or refused for good; then its offset is
 committed. A crash in between delivers it again, under the same identity. What is not delivered
-waits in the topic, through restarts, for as long as the topic keeps it.
+waits in the topic, through restarts, for as long as the topic keeps it. A topic that was deleted
+and created again is read from its beginning.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from metering.costs import Anomaly
 from metering.errors import SinkRefused, SinkUnavailable, UnreadableUsage
 from metering.heartbeats import unreadable
 from metering.messages import Message
+from sinks.outages import OUTAGES
 from sinks.prometheus import DetectorMetrics
-from streams.detection.pending_alerts import Alert, PendingAlerts
+from streams.detection.pending_alerts import Alert, PendingAlerts, Place
+from streams.group_place import GroupPlace
 from streams.record_message import message_of
 from streams.settings import Settings
+from streams.topic_ids import TopicReplaced
 from streams.topics import COST_ANOMALIES
 
 log = logging.getLogger(__name__)
@@ -78,7 +82,8 @@ class Delivery:
         self._part = part
         self._pending = PendingAlerts(part)
         self._consumer: Any = None
-        self._partitions: set[int] = set()
+        self._places: dict[int, GroupPlace] = {}
+        self._failing: set[Place] = set()
         self._delay_s = RETRY_FIRST_S
         self.positioned = asyncio.Event()
         """Set once the place is committed from which on every anomaly is delivered."""
@@ -91,12 +96,17 @@ class Delivery:
                     await self._connect()
                     self.positioned.set()
                     self._delay_s = RETRY_FIRST_S
+                    OUTAGES.recovered(self)
                     await self._deliver_all()
-                except (KafkaError, SinkUnavailable) as exc:
-                    log.warning(
-                        "alerts to %s wait for Kafka: %r; trying again in %.1f s",
-                        self._target.name, exc, self._delay_s,
+                except TopicReplaced as exc:
+                    log.error(
+                        "%s; %d alerts to %s that were read are given up, and the new topic is "
+                        "read from its beginning",
+                        exc, len(self._pending), self._target.name,
                     )  # fmt: skip
+                except KafkaError as exc:
+                    problem = f"Kafka: alerts to {self._target.name} wait: {exc!r}"
+                    OUTAGES.away("Kafka", self, problem)
                 await self._disconnect()
                 await asyncio.sleep(self._delay_s)
                 self._delay_s = min(self._delay_s * 2, RETRY_MOST_S)
@@ -106,6 +116,8 @@ class Delivery:
     async def _connect(self) -> None:
         """A consumer where the group ended. A new target is told of what is published from now on,
         and that place is committed at once."""
+        for place in list(self._failing):
+            self._succeeded(place, gave_up=True)
         self._pending = PendingAlerts(self._part)
         self._consumer = consumer = AIOKafkaConsumer(
             **self._settings.kafka_client(),
@@ -117,18 +129,21 @@ class Delivery:
         await consumer.start()
         consumer.assign([TopicPartition(COST_ANOMALIES, 0)])
         await consumer.end_offsets([TopicPartition(COST_ANOMALIES, 0)])
-        self._partitions = self._found_partitions() or {0}
-        partitions = [TopicPartition(COST_ANOMALIES, p) for p in sorted(self._partitions)]
+        numbers = self._found_partitions() or {0}
+        partitions = [TopicPartition(COST_ANOMALIES, p) for p in sorted(numbers)]
         consumer.assign(partitions)
         beginnings = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
-        committed = {p: await consumer.committed(p) for p in partitions}
-        is_new = all(offset is None for offset in committed.values())
+        group = self._target.group
+        self._places = {p.partition: GroupPlace(self._settings, group, p) for p in partitions}
+        committed = {p: await self._places[p.partition].find(ends[p]) for p in partitions}
+        is_known = self.positioned.is_set() or any(p.is_replaced for p in self._places.values())
+        is_new = not is_known and all(offset is None for offset in committed.values())
         for partition, offset in committed.items():
             begin = beginnings[partition]
             if offset is None:
                 place = ends[partition] if is_new else begin
-                await consumer.commit({partition: place})
+                await consumer.commit(self._places[partition.partition].at(place))
             else:
                 place = max(offset, begin)
                 self._report_expired(place - offset)
@@ -149,8 +164,9 @@ class Delivery:
                 await consumer.stop()
 
     async def _deliver_all(self) -> None:
-        """Until partitions are added."""
-        while self._found_partitions() <= self._partitions:
+        """Until partitions are added. Raises TopicReplaced."""
+        while self._found_partitions() <= self._places.keys():
+            await next(iter(self._places.values())).check()
             alert = self._pending.next()
             wait_s = POLL_MS / 1000
             if alert is not None:
@@ -192,16 +208,16 @@ class Delivery:
             self._metrics.refusals.labels(name).inc()
             log.error("alert %s is refused for good: %s", alert.anomaly.anomaly_id, exc)
             self._pending.done(alert)
+            self._succeeded(alert.place)
         except SinkUnavailable as exc:
             self._metrics.deliveries.labels("failed").inc()
-            delay_s = self._pending.failed(alert, time.monotonic(), exc.retry_after_s)
-            log.warning(
-                "alert %s to %s, try %d: %s; trying again in %.1f s",
-                alert.anomaly.anomaly_id, name, alert.tries, exc, delay_s,
-            )  # fmt: skip
+            self._pending.failed(alert, time.monotonic(), exc.retry_after_s)
+            self._failing.add(alert.place)
+            OUTAGES.away(name, (self, alert.place), f"alerts to {name} wait: {exc}")
         except (ArithmeticError, ValueError) as exc:  # what it holds can't be put into an alert
             self._give_up(alert.anomaly.anomaly_id, exc)
             self._pending.done(alert)
+            self._succeeded(alert.place, gave_up=True)
         except Exception:  # a fault of ours neither loses it nor stops the others
             self._metrics.deliveries.labels("failed").inc()
             self._pending.failed(alert, time.monotonic(), None)
@@ -209,6 +225,13 @@ class Delivery:
         else:
             self._metrics.deliveries.labels("delivered").inc()
             self._pending.done(alert)
+            self._succeeded(alert.place)
+
+    def _succeeded(self, place: Place, *, gave_up: bool = False) -> None:
+        """An outage of the target ends with the last alert that had failed."""
+        if place in self._failing:
+            self._failing.discard(place)
+            (OUTAGES.gave_up if gave_up else OUTAGES.recovered)((self, place))
 
     def _give_up(self, what: str, exc: Exception) -> None:
         self._metrics.deliveries.labels("invalid").inc()
@@ -229,11 +252,17 @@ class Delivery:
             return
         try:
             await self._consumer.commit(
-                {TopicPartition(COST_ANOMALIES, p): offset for p, offset in offsets.items()}
+                {
+                    where: offset
+                    for p, following in offsets.items()
+                    for where, offset in self._places[p].at(following).items()
+                }
             )
         except KafkaError as exc:
-            log.warning("alerts to %s up to %s not committed: %r", self._target.name, offsets, exc)
+            problem = f"Kafka: alerts to {self._target.name} up to {offsets} not committed: {exc!r}"
+            OUTAGES.away("Kafka", self, problem)
         else:
+            OUTAGES.recovered(self)
             self._pending.committed(offsets)
 
 

@@ -47,7 +47,7 @@ class Judging:
             judged = self._answers(self._reader, beat.boot_id, beat)
         except QueryFailed as exc:
             self.close()
-            raise SinkUnavailable(f"ClickHouse at {self._target.url}", 0, str(exc)) from exc
+            raise SinkUnavailable(f"ClickHouse at {self._target.address}", 0, str(exc)) from exc
         self._known[beat.boot_id] |= judged
         self._forget(beat)
         return [counting.last for counting in judged.values() if counting.last is not None]

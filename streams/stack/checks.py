@@ -10,6 +10,7 @@ from metering.errors import MeteringError, StackError
 from metering.prices import read_price_book
 from sinks.clickhouse.connection import connect
 from sinks.http_post import checked_url
+from sinks.webhook import key_of
 from streams.addresses import host_port
 from streams.settings import Settings
 from streams.stack.config import StackConfig
@@ -29,6 +30,11 @@ def check_settings(settings: Settings) -> None:
         _checked("--webhook or METER_WEBHOOKS", url)
     if settings.alertmanager:
         _checked("METER_ALERTMANAGER", settings.alertmanager)
+    secret = settings.webhook_secret.get_secret_value()
+    try:
+        key_of(secret.encode())
+    except MeteringError as exc:
+        raise MeteringError(f"METER_WEBHOOK_SECRET: {exc}") from None
     settings.kafka_client()
 
 

@@ -125,6 +125,7 @@ class Work:
         self._acks: set[asyncio.Task[None]] = set()
         self._to_price = Lanes(self._price, WAITING_MESSAGES)
         self._to_total = Lanes(self._total, WAITING_MESSAGES)
+        self._without_mark: set[int] = set()
         self._has_passed_over = False
         self._has_ended = False
         self._collections = 0
@@ -185,16 +186,21 @@ class Work:
 
     async def tick(self) -> None:
         await self._on_timer(USAGE_BATCHES, self._pricing, self._tick)
+        for partition in self._without_mark - self._mine(USAGE_BATCHES):
+            self._without_mark.discard(partition)
+            OUTAGES.gave_up((self, partition))
 
     async def _tick(self, desk: Desk[Pricing]) -> None:
-        marks = await desk.work.tick()
+        marks, partition = await desk.work.tick(), desk.work.partition
         try:
             await self._publisher.publish(marks)
         except SinkUnavailable as exc:  # the windows stay open for now
             if not self._has_ended:
-                OUTAGES.failed((self, desk.work.partition), exc)
+                self._without_mark.add(partition)
+                OUTAGES.failed((self, partition), exc)
         else:
-            OUTAGES.recovered((self, desk.work.partition))
+            self._without_mark.discard(partition)
+            OUTAGES.recovered((self, partition))
 
     async def tell(self) -> None:
         """Every second time where usage waits: nobody sees it fresh then, and rows cost much."""

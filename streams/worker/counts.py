@@ -32,7 +32,7 @@ def count_lines(metrics: WorkerMetrics, lines: CostLines) -> None:
     if invalid.any():
         marked = np.bincount(model.codes[invalid], minlength=len(model.values))
         for n in np.flatnonzero(marked).tolist():
-            metrics.invalid.labels(model.values[n]).inc(int(marked[n]))
+            metrics.invalid.labels(metrics.model(model.values[n])).inc(int(marked[n]))
 
     def sums(name: str) -> NDArray[Any]:
         column = lines.ints(name)

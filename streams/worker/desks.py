@@ -106,7 +106,7 @@ class Desks:
         """Raises SinkUnavailable: Kafka does not answer."""
         state = TopicPartition(LEDGERS, number)
         reaches = (COST_REQUESTS, USAGE_DLQ, ADDITIONS)
-        async with self._begun(f"{USAGE_BATCHES}/{number}", state, reaches) as transactions:
+        async with self._begun(USAGE_BATCHES, state, reaches) as transactions:
             return Desk(await self._pricing(number, transactions), transactions)
 
     async def _pricing(self, number: int, transactions: Transactions) -> Pricing:
@@ -146,7 +146,7 @@ class Desks:
         """Raises SinkUnavailable: Kafka does not answer."""
         state = TopicPartition(TOTALS, number)
         reaches = (COST_WINDOWS, USAGE_DLQ)
-        async with self._begun(f"{ADDITIONS}/{number}", state, reaches) as transactions:
+        async with self._begun(ADDITIONS, state, reaches) as transactions:
             return Desk(await self._totalling(number, transactions), transactions)
 
     async def _totalling(self, number: int, transactions: Transactions) -> Totalling:
@@ -185,12 +185,13 @@ class Desks:
 
     @asynccontextmanager
     async def _begun(
-        self, name: str, state: TopicPartition, reaches: Sequence[str]
+        self, topic: str, state: TopicPartition, reaches: Sequence[str]
     ) -> AsyncIterator[Transactions]:
-        """From here on no other worker can add to what is stored of the partition. Ended where what
-        follows fails."""
-        await self.topics.check_or_end()
-        transactions = Transactions(self.settings, f"{self.app_id}/{name}", state, reaches)
+        """From here on no other worker can add to what is stored of the topic's partition. Ended
+        where what follows fails."""
+        await self.topics.check_or_end(topic, state.topic)
+        name = f"{self.app_id}/{topic}/{state.partition}"
+        transactions = Transactions(self.settings, name, state, reaches)
         await transactions.start()
         try:
             yield transactions

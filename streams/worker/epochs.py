@@ -57,14 +57,23 @@ class TopicWatch:
             if first != topic_id:
                 raise TopicReplaced(name, first, topic_id)
 
-    async def check_or_end(self) -> None:
-        """End the process where a topic was replaced. It begins again with the new one."""
+    async def check_or_end(self, *needed: str) -> None:
+        """End the process where a topic was replaced. It begins again with the new one.
+
+        Raises:
+            SinkUnavailable: nobody says which topic one that is ``needed`` is.
+        """
         try:
             await self.check()
         except SinkUnavailable as exc:
+            if needed:
+                raise
             log.debug("topics are not checked: %s", exc)
         except TopicReplaced as exc:
             end(f"{exc}; the worker ends, and begins again with the new topic")
+        for topic in needed:
+            if topic not in self._first:
+                raise SinkUnavailable(f"Kafka topic {topic}", 0, "it is not there")
 
     def id_of(self, topic: str) -> str:
         """The empty string: Kafka gives it none."""

@@ -19,6 +19,8 @@ from streams.settings import Settings
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.stack.topics_admin import ensure_topics
+from streams.topics import COST_ANOMALIES
+from tests.integration.topics import replace
 from tests.unit.test_webhook import ANOMALY, Receiver, receiving
 from tests.waiting import until
 
@@ -49,7 +51,7 @@ async def delivering(
     """A life of the deliveries; it ends in the midst, as by a kill."""
     registry = CollectorRegistry()
     metrics = DetectorMetrics(registry)
-    sinks = [
+    sinks: list[WebhookSink | AlertmanagerSink] = [
         WebhookSink(dead.url, policy=ONE_TRY),
         AlertmanagerSink(alive.url, policy=ONE_TRY),
     ]
@@ -95,3 +97,18 @@ async def test_an_outage_of_a_webhook_loses_no_alert_though_the_detector_starts_
             await publish(settings, 5)
             await until(lambda: len(dead.bodies) > tried and len(alive.bodies) == 5)
         assert keys(dead)[tried:] == ["a5"], "what was delivered is not delivered again"
+
+
+async def test_alerts_of_a_topic_that_was_created_again_are_delivered(settings: Settings) -> None:
+    async with receiving(Receiver()) as first, receiving(Receiver()) as second:
+        async with delivering(settings, first, second):
+            await publish(settings, *range(5))
+            await until(lambda: len(first.bodies) == len(second.bodies) == 5)
+            await replace(settings, COST_ANOMALIES)
+            await publish(settings, 10, 11)
+            await until(lambda: set(keys(first)[5:]) == {"a10", "a11"})
+            await until(lambda: len(second.bodies) >= 7)
+        delivered = len(first.bodies)
+        await publish(settings, 12)
+        async with delivering(settings, first, second):
+            await until(lambda: "a12" in keys(first)[delivered:])

@@ -6,23 +6,20 @@ replay, no batch is counted twice, and the rows of windows that were open go on.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
 from metering.usage import UsageBatch
-from streams.kafka_admin import kafka_admin
 from streams.stack.config import StackConfig
 from streams.stack.stack import Stack
 from streams.topic_ids import topic_ids
-from streams.topics import ADDITIONS, LEDGERS, TOPICS, USAGE_BATCHES
+from streams.topics import ADDITIONS, LEDGERS, USAGE_BATCHES
 from tests.integration.test_stream_processes import CHIP, PRICES, Running, computed, settled
+from tests.integration.topics import replace
 from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -60,22 +57,6 @@ async def send(running: Running, batches: Sequence[UsageBatch]) -> None:
         await producer.stop()
 
 
-async def replace(running: Running, topic: str) -> None:
-    """Delete it and create it again, and once more where the broker was quicker: it creates one
-    with a single partition for a reader that asks."""
-    (wanted,) = [t for t in TOPICS if t.name == topic]
-    new = NewTopic(topic, wanted.partitions, 1, topic_configs=wanted.configs)
-    async with kafka_admin(running.stack.settings) as admin:
-        while True:
-            await admin.delete_topics([topic])
-            ((_, code, *_),) = (await admin.create_topics([new])).topic_errors
-            if code == 0:
-                break
-            assert for_code(code) is TopicAlreadyExistsError
-    while topic not in await topic_ids(running.stack.settings, [topic]):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)  # Brokers hear of it a moment later.
-
-
 async def check_counted(running: Running, batches: Sequence[UsageBatch]) -> None:
     expected = computed(batches)
     assert await settled(lambda: running.stored(MODEL), expected) == expected
@@ -88,7 +69,7 @@ async def test_a_topic_that_is_created_again_has_another_id(running: Running) ->
     settings, name = running.stack.settings, "usage.reconciliation.v1"
     before = await topic_ids(settings, [name, "no.such.topic"])
     assert list(before) == [name]
-    await replace(running, name)
+    await replace(running.stack.settings, name)
     assert (await topic_ids(settings, [name]))[name] != before[name]
 
 
@@ -101,14 +82,14 @@ async def test_usage_and_additions_that_are_created_again_are_counted_from_their
 
     # While the worker runs: the new topic is shorter than what was counted of the old one.
     running.said.clear()
-    await replace(running, USAGE_BATCHES)
+    await replace(running.stack.settings, USAGE_BATCHES)
     second = made(batch_of, "a/b/1/m_0", range(20, 26))
     await send(running, [*first[10:15], *second])
     await check_counted(running, [*first, *second])
     await until(lambda: any("worker: ready again" in line for line in running.said), 60)
 
     # And as it is killed; longer than the one before.
-    await replace(running, USAGE_BATCHES)
+    await replace(running.stack.settings, USAGE_BATCHES)
     running.stack.kill("worker")
     third = made(batch_of, "a/b/1/m_0", range(26, 60))
     await send(running, [*second, *third])
@@ -116,7 +97,7 @@ async def test_usage_and_additions_that_are_created_again_are_counted_from_their
     await check_counted(running, counted)
 
     # The additions, whose offsets order the rows in ClickHouse.
-    await replace(running, ADDITIONS)
+    await replace(running.stack.settings, ADDITIONS)
     fourth = made(batch_of, "a/b/1/m_0", range(60, 63))
     await send(running, fourth)
     counted += fourth
@@ -129,7 +110,7 @@ async def test_a_worker_whose_ledgers_were_emptied_stops_and_says_what_to_do(
     """Nothing is counted twice, though nothing says any more what was counted."""
     before = await running.stored(MODEL)
     running.said.clear()
-    await replace(running, LEDGERS)
+    await replace(running.stack.settings, LEDGERS)
     log = running.stack.settings.state_dir.parent / "logs" / "worker.log"
     await until(lambda: f"{LEDGERS}, partition 0, is empty" in log.read_text(), 60)
     assert "kafka-consumer-groups.sh --delete-offsets" in log.read_text()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from prometheus_client import CollectorRegistry
 
 from metering.costs import Anomaly
@@ -17,6 +20,7 @@ from sinks.alertmanager import AlertmanagerSink
 from sinks.http_post import ONE_TRY
 from sinks.prometheus import DetectorMetrics
 from sinks.webhook import WebhookSink
+from streams import group_place
 from streams.detection import alerts, pending_alerts
 from streams.detection.alerts import Delivery, Target, group_of
 from streams.publisher import anomaly_record
@@ -31,6 +35,8 @@ class Topic:
     def __init__(self, count: int = 0) -> None:
         self.records: list[Any] = []
         self.committed: dict[str, int] = {}
+        self.topic_id = "one"
+        self.ids: dict[str, str] = {}
         self.beginning = 0
         self.commit_fails = 0
         self.start_fails = 0
@@ -41,6 +47,24 @@ class Topic:
             n = len(self.records)
             record = anomaly_record(ANOMALY.model_copy(update={"anomaly_id": f"a{n}"}))
             self.put(record.value, tuple(record.headers))
+
+    def replace(self, topic_id: str) -> None:
+        """Delete it and create it again: the broker forgets what was committed of it."""
+        self.topic_id, self.records = topic_id, []
+        self.committed.clear()
+
+    async def topic_ids(self, _: Settings, names: list[str]) -> dict[str, str]:
+        return dict.fromkeys(names, self.topic_id)
+
+    @asynccontextmanager
+    async def admin(self, _: Settings) -> AsyncIterator[Any]:
+        async def offsets(group: str, partitions: list[Any]) -> dict[Any, Any]:
+            if group not in self.committed:
+                return {}
+            found = OffsetAndMetadata(self.committed[group], self.ids.get(group, ""))
+            return {partitions[0]: found}
+
+        yield SimpleNamespace(list_consumer_group_offsets=offsets)
 
     def put(self, value: bytes | None, headers: tuple[tuple[str, bytes | None], ...] = ()) -> None:
         self.records.append(
@@ -82,9 +106,6 @@ class Consumer:
     async def end_offsets(self, partitions: list[Any]) -> dict[Any, int]:
         return dict.fromkeys(partitions, len(self.topic.records))
 
-    async def committed(self, _: Any) -> int | None:
-        return self.topic.committed.get(self._group)
-
     def seek(self, _: Any, offset: int) -> None:
         self._next = offset
 
@@ -102,11 +123,13 @@ class Consumer:
         self._next += 1
         return {self._partitions[0]: [self.topic.records[self._next - 1]]}
 
-    async def commit(self, offsets: dict[Any, int]) -> None:
+    async def commit(self, offsets: dict[Any, OffsetAndMetadata]) -> None:
         if self.topic.commit_fails:
             self.topic.commit_fails -= 1
             raise KafkaError("away")
-        (self.topic.committed[self._group],) = offsets.values()
+        (value,) = offsets.values()
+        self.topic.committed[self._group] = value.offset
+        self.topic.ids[self._group] = value.metadata
 
 
 class Sink:
@@ -133,6 +156,7 @@ class Process:
 
     def __init__(self, topic: Topic, *sinks: Any) -> None:
         Consumer.topic = topic
+        vars(group_place).update(topic_ids=topic.topic_ids, kafka_admin=topic.admin)
         self.registry = CollectorRegistry()
         metrics = DetectorMetrics(self.registry)
         self.deliveries = [
@@ -158,6 +182,9 @@ class Process:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "AIOKafkaConsumer", Consumer)
+    for name in ("topic_ids", "kafka_admin"):  # each process sets its own
+        monkeypatch.setattr(group_place, name, None)
+    monkeypatch.setattr(group_place, "CHECK_S", -1.0)
     monkeypatch.setattr(alerts, "RETRY_FIRST_S", 0.001)
     monkeypatch.setattr(alerts, "RETRY_MOST_S", 0.001)
     monkeypatch.setattr(pending_alerts, "FIRST_DELAY_S", 0.001)
@@ -181,6 +208,65 @@ async def test_an_alert_is_tried_until_it_is_taken_and_then_committed() -> None:
         assert sorted(sink.got) == names(0, 1, 2, 3, 4)
         assert process.metric("meter_alert_deliveries_total", outcome="delivered") == 5
         assert process.metric("meter_alert_deliveries_total", outcome="failed") > 90
+
+
+async def test_an_outage_of_a_target_has_two_lines_however_long_it_lasts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    topic, sink = Topic(), Sink(lambda _: AWAY)
+    async with Process(topic, sink):
+        topic.add(5)
+        await until(lambda: len(sink.tries) > 100)
+        assert [r.getMessage() for r in caplog.records] == [
+            "alerts to t0 wait: webhook did not take 1 rows: HTTP 503; retrying until it succeeds"
+        ]
+        sink.answer = lambda _: None
+        await until(lambda: topic.committed == {"g0": 5})
+    _, end = [r.getMessage() for r in caplog.records]
+    assert end.startswith("t0 answers again after ")
+
+
+async def test_an_outage_of_kafka_has_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    topic, sink = Topic(), Sink()
+    topic.start_fails = topic.commit_fails = 20
+    async with Process(topic, sink):
+        topic.add(1)
+        await until(lambda: sink.got == ["a0"] and topic.committed == {"g0": 1})
+    begin, *_, end = [r.getMessage() for r in caplog.records]
+    assert begin.startswith("Kafka: alerts to t0 wait: ")
+    assert end.startswith("Kafka answers again after ")
+    assert len(caplog.records) <= 4
+
+
+@pytest.mark.parametrize("count", [1, 5, 20])
+async def test_alerts_of_a_topic_that_was_created_again_are_delivered(count: int) -> None:
+    topic, sink = Topic(), Sink(lambda name: AWAY if name == "a7" else None)
+    async with Process(topic, sink):
+        topic.add(10)
+        await until(lambda: len(sink.got) == 9 and sink.tries.count("a7") > 3)
+        sink.got.clear()
+        sink.answer = lambda _: None
+        topic.replace("two")
+        topic.add(count)
+        await until(lambda: topic.committed == {"g0": count} and topic.ids == {"g0": "two"})
+        assert set(names(*range(count))) <= set(sink.got)
+
+
+async def test_what_was_committed_of_the_topic_before_says_nothing_after_a_restart() -> None:
+    topic, sink = Topic(), Sink()
+    async with Process(topic, sink):
+        topic.add(3)
+        await until(lambda: topic.committed == {"g0": 3})
+    committed = dict(topic.committed)
+    topic.replace("two")
+    topic.committed |= committed  # of a broker that keeps them
+    topic.add(5)
+    again = Sink()
+    async with Process(topic, again):
+        await until(lambda: topic.committed == {"g0": 5})
+    assert again.got == names(0, 1, 2, 3, 4)
 
 
 async def test_what_is_not_delivered_outlives_a_restart() -> None:

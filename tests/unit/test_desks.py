@@ -13,7 +13,9 @@ from metering.errors import MeteringError, SinkUnavailable
 from sinks.prometheus import WorkerMetrics
 from streams.settings import Settings
 from streams.worker import desks as desks_module
+from streams.worker import epochs
 from streams.worker.desks import Desk, Desks
+from streams.worker.epochs import WATCHED
 
 REPO = Path(__file__).parents[2]
 
@@ -41,11 +43,18 @@ def desks(monkeypatch: pytest.MonkeyPatch) -> Desks:
     async def nowhere(_: int) -> None:
         return None
 
+    async def rewind(_topic: str, _partition: int) -> None:
+        return
+
+    async def no_topics(*_: object) -> dict[str, str]:
+        return dict.fromkeys(WATCHED, "an-id")
+
     Transactions.started = []
+    monkeypatch.setattr(epochs, "topic_ids", no_topics)
     monkeypatch.setattr(desks_module, "Transactions", Transactions)
     settings = Settings(price_book=REPO / "deploy" / "prices.toml")
     metrics = WorkerMetrics(CollectorRegistry())
-    return Desks(settings, "app", metrics, lambda *_: True, nowhere)
+    return Desks(settings, "app", metrics, lambda *_: True, nowhere, rewind=rewind)
 
 
 @pytest.mark.parametrize("make", [Desks.pricing, Desks.totalling])

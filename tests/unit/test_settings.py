@@ -152,7 +152,7 @@ async def test_a_process_without_its_neighbours_logs_no_secret(
             *command, env=env, stdout=stream, stderr=stream
         )
         try:
-            await until(lambda: b"again in" in log.read_bytes(), timeout_s=90)
+            await until(lambda: b"retrying until it succeeds" in log.read_bytes(), timeout_s=90)
         finally:
             running.kill()
             await running.wait()

@@ -57,6 +57,19 @@ async def test_a_replaced_topic_ends_the_worker_which_names_both_ids(
     assert f"topic {ADDITIONS} was deleted and created again: its id was b, and is c" in caplog.text
 
 
+async def test_nothing_is_begun_with_a_topic_of_which_nobody_says_which_it_is(
+    there: dict[str, str],
+) -> None:
+    watch = TopicWatch(Settings())
+    with pytest.raises(SinkUnavailable):
+        await watch.check_or_end(USAGE_BATCHES)
+    there[ADDITIONS] = "b"
+    with pytest.raises(SinkUnavailable, match=f"{USAGE_BATCHES} does not answer: it is not there"):
+        await watch.check_or_end(ADDITIONS, USAGE_BATCHES)
+    there[USAGE_BATCHES] = NO_ID
+    await watch.check_or_end(ADDITIONS, USAGE_BATCHES)
+
+
 async def test_a_topic_that_is_away_or_a_kafka_that_is_away_ends_nothing(
     there: dict[str, str],
 ) -> None:

@@ -287,7 +287,11 @@ async def test_no_secret_of_an_address_is_shown(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://h/hunter2", "http:///hunter2", "hunter2", "http://h:hunter2/"]
+    "url",
+    [
+        *("ftp://h/hunter2", "http:///hunter2", "hunter2", "http://h:hunter2/"),
+        *(f"http://{'a' * 64}/hunter2", "http://a..b/hunter2"),
+    ],
 )
 def test_an_address_that_cannot_be_posted_to_is_refused_unshown(url: str) -> None:
     with pytest.raises(MeteringError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
 
 from metering.cloudevents import USAGE_BATCH_TYPE, encode_headers
+from metering.errors import SinkUnavailable
 from metering.ledger import Ledger
 from metering.lines import CostLines
 from metering.messages import Message
@@ -82,6 +84,7 @@ class Worker:
             ledger=Ledger(),
             prices=PriceBookFile(PRICES),
             store=lambda _: None,
+            room=self.stop,
             commit=self.commit,
             end_offset=self.work._end_offset,
             read_stretch=self.nothing,
@@ -171,6 +174,38 @@ async def test_gauges_of_a_partition_that_is_another_workers_are_gone(
     for gauge in GAUGES:
         assert worker.shown(gauge, 0) is None, gauge
         assert worker.shown(gauge, 1) is not None, gauge
+
+
+async def test_an_outage_ends_though_a_partition_that_saw_it_is_another_workers_by_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def away(_: object) -> None:
+        raise SinkUnavailable("Kafka at k", 0, "away")
+
+    caplog.set_level(logging.INFO)
+    worker = Worker()
+    worker.work._publisher.publish = away  # type: ignore[method-assign,assignment]
+    await worker.second()
+    worker.work._publisher.publish = worker.publish  # type: ignore[method-assign,assignment]
+    worker.kafka.mine = {1}
+    await worker.second()
+    await worker.second()
+    worker.work._publisher.publish = away  # type: ignore[method-assign,assignment]
+    await worker.second()
+    began = [r for r in caplog.records if "retrying until it succeeds" in r.getMessage()]
+    assert len(began) == 2
+
+
+def test_models_of_invalid_requests_share_a_series_too(
+    batch_of: Callable[..., UsageBatch],
+) -> None:
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    for n in range(MOST_MODELS + 50):
+        batch = batch_of(model=f"model-{n}").model_copy(update={"invalid": "phases"})
+        count_lines(metrics, CostLines.of(price_batch(batch, PriceBook([]))))
+    shown = generate_latest(registry).count(b"meter_invalid_requests_total{")
+    assert shown == MOST_MODELS + 1
 
 
 def test_models_beyond_the_first_few_hundred_share_a_series(
