@@ -17,6 +17,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from metering.errors import MeteringError
+
 HEALTH_PATH = "/healthz"
 BEAT_S = 1.0
 BOUND_S = 60.0
@@ -61,19 +63,29 @@ class Liveness:
 
 
 class HealthServer:
-    """``address`` is where it listens; port 0 has become one that is free."""
+    """``address`` is where it listens; port 0 has become one that is free.
+
+    Raises:
+        MeteringError: it can't listen there.
+    """
 
     def __init__(
         self, registry: CollectorRegistry, host: str, port: int, liveness: Liveness
     ) -> None:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        try:
+            family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
 
-        class Server(ThreadingWSGIServer):
-            address_family = family
+            class Server(ThreadingWSGIServer):
+                address_family = family
 
-        self._server = make_server(
-            str(address[0]), port, _application(registry, liveness), Server, _Silent
-        )
+            self._server = make_server(
+                str(address[0]), port, _application(registry, liveness), Server, _Silent
+            )
+        except OSError as exc:
+            raise MeteringError(
+                f"/metrics can't listen on {host}:{port}: {exc.strerror or exc}. "
+                "Set METER_METRICS_HOST and METER_METRICS_PORT to a free address of this machine"
+            ) from exc
         self.address: tuple[str, int] = self._server.server_address[:2]  # type: ignore[assignment]
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 

@@ -52,7 +52,10 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
     if (
         "@" in target.url or parts.query or parts.fragment
     ):  # not shown: a password may be in it, and would be in every error
-        raise MeteringError("the ClickHouse URL has credentials: they have settings of their own")
+        raise MeteringError(
+            "the ClickHouse URL has credentials: set METER_CLICKHOUSE_USER and "
+            "METER_CLICKHOUSE_PASSWORD instead"
+        )
     try:
         port = parts.port
     except ValueError:

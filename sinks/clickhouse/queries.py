@@ -37,6 +37,8 @@ class UnitCost:
     usd_per_million_input_tokens: Decimal | None
     usd_per_million_output_tokens: Decimal | None
     usd_per_request: Decimal | None
+    requests_by_default_weights: int = 0
+    """Whose GPU time no measured coefficient has told apart into input and output."""
 
 
 # Sums of tokens may leave 64 bits, and a cost times a million a Decimal(38, 18): so quotients are
@@ -48,7 +50,8 @@ SELECT tenant, model, count() AS requests,
     ifNull(sum(cost_usd), 0) AS cost, ifNull(sum(input_cost_usd), 0),
     ifNull(sum(output_cost_usd), 0),
     countIf(cost_usd IS NOT NULL), sumIf(toUInt128(input_tokens), cost_usd IS NOT NULL),
-    sumIf(toUInt128(output_tokens), cost_usd IS NOT NULL)
+    sumIf(toUInt128(output_tokens), cost_usd IS NOT NULL),
+    countIf(endsWith(apportionment_rule, '@default'))
 FROM cost_requests
 WHERE startsWith(request_id, {prefix:String}) AND time >= fromUnixTimestamp64Milli({since_ms:Int64})
 GROUP BY tenant, model
@@ -60,13 +63,13 @@ _LATELY = "SETTINGS optimize_move_to_prewhere_if_final = 1"
 
 
 def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
-    cost, input_cost, output_cost, priced, input_tokens, output_tokens = row[7:]
+    cost, input_cost, output_cost, priced, input_tokens, output_tokens, by_default = row[7:]
     quotients = [
         quotient(input_cost, input_tokens, 10**6),
         quotient(output_cost, output_tokens, 10**6),
         quotient(cost, priced),
     ]
-    return UnitCost(*row[:8], *quotients)
+    return UnitCost(*row[:8], *quotients, by_default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,7 +16,14 @@ import click
 
 from metering.errors import MeteringError
 from metering.figures import figure
-from streams.cli.common import Seconds, dir_option, explain_absence, json_option, running_settings
+from streams.cli.common import (
+    DEFAULT_FOLDER,
+    Seconds,
+    dir_option,
+    explain_absence,
+    json_option,
+    running_settings,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from sinks.clickhouse.queries import ClickHouseReader, UnitCost, Unpriced
 
 EVERY_S = 1.0
+MOST_NAMED = 3
 
 
 @click.command(short_help="Unit costs, live.")
@@ -43,7 +52,8 @@ EVERY_S = 1.0
 def top(folder: Path, clickhouse: str | None, last_s: int, once: bool, as_json: bool) -> None:
     """Unit costs of the last minute per tenant and model, live, the dearest first.
 
-    Usage that the price book has no price for is shown apart, with what is missing.
+    Usage that the price book has no price for is shown apart, with what is missing. Models whose
+    GPU time is divided by default weights are named below the table.
     """
     from rich.console import Console
     from rich.live import Live
@@ -52,7 +62,7 @@ def top(folder: Path, clickhouse: str | None, last_s: int, once: bool, as_json: 
     from streams.targets import clickhouse_target
 
     settings = running_settings(folder, clickhouse=clickhouse)
-    book = settings.price_book
+    book, calibrate = settings.price_book, calibrate_command(folder)
     try:
         reader = ClickHouseReader(clickhouse_target(settings))
         if as_json:
@@ -60,11 +70,12 @@ def top(folder: Path, clickhouse: str | None, last_s: int, once: bool, as_json: 
             return
         console = Console()
         if once:
-            console.print(shown(*_asked(reader, last_s), last_s, book))
+            console.print(shown(*_asked(reader, last_s), last_s, book, calibrate))
             return
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                live.update(shown(*_asked(reader, last_s), last_s, book), refresh=True)
+                now = shown(*_asked(reader, last_s), last_s, book, calibrate)
+                live.update(now, refresh=True)
                 time.sleep(EVERY_S)
     except KeyboardInterrupt:
         return
@@ -78,16 +89,45 @@ def _asked(reader: ClickHouseReader, last_s: int) -> tuple[list[UnitCost], list[
 
 
 def shown(
-    costs: list[UnitCost], unpriced: list[Unpriced], last_s: int, price_book: Path
+    costs: list[UnitCost],
+    unpriced: list[Unpriced],
+    last_s: int,
+    price_book: Path,
+    calibrate: str = "meter calibrate",
 ) -> RenderableType:
-    """The table, and below it what has no price and why."""
+    """The table, and below it what has no price and why, and what is divided by default weights.
+    ``calibrate`` is the command that measures the weights."""
     from rich.console import Group
     from rich.text import Text
 
     if not costs:
         return Text(f"no request in the last {last_s} s")
     lines: list[RenderableType] = [Text(line) for line in why_unpriced(unpriced, price_book)]
+    estimated = by_default_weights(costs, calibrate)
+    if estimated is not None:
+        lines.append(Text(estimated))
     return Group(table(costs, last_s, unpriced), *lines)
+
+
+def calibrate_command(folder: Path) -> str:
+    """To be typed as it is."""
+    where = "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(str(folder))}"
+    return f"meter calibrate{where}"
+
+
+def by_default_weights(costs: list[UnitCost], calibrate: str) -> str | None:
+    """A sentence with the models, the dearest first; ``None`` where the weights of all are
+    measured."""
+    models = list(dict.fromkeys(c.model for c in costs if c.requests_by_default_weights))
+    if not models:
+        return None
+    named = ", ".join(models[:MOST_NAMED])
+    if len(models) > MOST_NAMED:
+        named += f" and {len(models) - MOST_NAMED} more"
+    return (
+        f"Default weights tell input from output in the costs of {named}; "
+        f"to measure them: {calibrate}"
+    )
 
 
 def why_unpriced(unpriced: list[Unpriced], price_book: Path) -> list[str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from prometheus_client import CollectorRegistry
 
 from detectors.options import DetectorOptions
 from detectors.spend import SpendDetector
-from metering.errors import MeteringError
 from sinks.alertmanager import AlertmanagerSink
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.health import Liveness, serve
@@ -21,6 +19,7 @@ from streams.detection.app import Detection, Outlets
 from streams.logs import set_up_logging
 from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
+from streams.service import ended_by_a_sentence, service_settings
 from streams.settings import Settings
 from streams.targets import clickhouse_target
 from streams.until_told import until_told
@@ -82,10 +81,8 @@ async def run_beside(detection: Detection, deliveries: list[Delivery]) -> None:
 def main() -> None:
     set_up_logging()
     read_odd_records()
-    try:
-        asyncio.run(run(Settings.from_env()))
-    except MeteringError as exc:
-        sys.exit(f"the detector can't start: {exc}")
+    with ended_by_a_sentence("detector"):
+        asyncio.run(run(service_settings()))
 
 
 if __name__ == "__main__":

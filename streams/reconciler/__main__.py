@@ -14,6 +14,7 @@ from streams.odd_records import read_odd_records
 from streams.publisher import Publisher
 from streams.reconciler.app import Reconciler
 from streams.reconciler.judging import Judging
+from streams.service import ended_by_a_sentence, service_settings
 from streams.settings import Settings
 from streams.targets import clickhouse_target
 from streams.until_told import until_told
@@ -37,7 +38,8 @@ async def run(settings: Settings) -> None:
 def main() -> None:
     set_up_logging()
     read_odd_records()
-    asyncio.run(run(Settings.from_env()))
+    with ended_by_a_sentence("reconciler"):
+        asyncio.run(run(service_settings()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from streams.logs import set_up_logging
 from streams.publisher import Publisher
 from streams.sentinel.app import Sentinel
 from streams.sentinel.triton import TritonCounters
+from streams.service import ended_by_a_sentence, service_settings
 from streams.settings import Settings
 from streams.until_told import part, until_told
 
@@ -30,7 +31,8 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     set_up_logging()
-    asyncio.run(run(Settings.from_env()))
+    with ended_by_a_sentence("sentinel"):
+        asyncio.run(run(service_settings()))
 
 
 if __name__ == "__main__":

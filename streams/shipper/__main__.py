@@ -14,6 +14,7 @@ from sinks.health import Liveness, serve
 from sinks.prometheus import ShipperMetrics
 from streams.logs import set_up_logging
 from streams.publisher import Publisher
+from streams.service import ended_by_a_sentence, service_settings
 from streams.settings import Settings
 from streams.shipper.ship import Shipper
 from streams.until_told import part
@@ -37,7 +38,8 @@ async def run(settings: Settings) -> None:
 
 def main() -> None:
     set_up_logging()
-    asyncio.run(run(Settings.from_env()))
+    with ended_by_a_sentence("shipper"):
+        asyncio.run(run(service_settings()))
 
 
 if __name__ == "__main__":

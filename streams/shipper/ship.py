@@ -92,10 +92,15 @@ class Shipper:
         self.upkeep = Upkeep(log_dir, self._readers, metrics, max_bytes)
 
     def lock(self) -> None:
-        """Raises MeteringError: another shipper is at work on this folder."""
-        self._log_dir.mkdir(parents=True, exist_ok=True)
+        """Raises MeteringError: another shipper is at work on this folder, or it is none."""
         path = self._log_dir / SHIPPER_LOCK
-        self._lock = path.open("a+", encoding="utf-8")
+        try:
+            self._log_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = path.open("a+", encoding="utf-8")
+        except OSError as exc:
+            raise MeteringError(
+                f"METER_LOG_DIR={self._log_dir}: no folder to read and write in: {exc.strerror}"
+            ) from exc
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:

@@ -18,7 +18,7 @@ from sinks.health import Liveness, serve
 from streams.closed_connections import tell_closed_connections
 from streams.logs import set_up_logging
 from streams.odd_records import read_odd_records
-from streams.settings import Settings
+from streams.service import ended_by_a_sentence, service_settings
 from streams.targets import clickhouse_target
 from streams.worker.app import make_app
 from streams.worker.garbage import settle
@@ -43,13 +43,14 @@ def main() -> None:
     tell_closed_connections()
     keep_memory()
     read_odd_records()
-    settings = Settings.from_env()
-    registry = CollectorRegistry()
-    app = make_app(settings, registry)
-    liveness = Liveness()
-    serve(registry, settings.metrics_host, settings.metrics_port, liveness)
-    until_there(partial(migrate, clickhouse_target(settings)), liveness.beat)
-    until_there(partial(reach_kafka, settings), liveness.beat)
+    with ended_by_a_sentence("worker"):
+        settings = service_settings()
+        registry = CollectorRegistry()
+        app = make_app(settings, registry)
+        liveness = Liveness()
+        serve(registry, settings.metrics_host, settings.metrics_port, liveness)
+        until_there(partial(migrate, clickhouse_target(settings)), liveness.beat)
+        until_there(partial(reach_kafka, settings), liveness.beat)
     settle()
     sys.setswitchinterval(SWITCH_S)
     worker = faust.Worker(app, loglevel="INFO", override_logging=False, redirect_stdouts=False)

@@ -513,6 +513,18 @@ def test_unit_costs_leave_unpriced_requests_out_of_every_quotient(
     assert reader.unit_costs("r-2-")[0].tenant == "z"
 
 
+def test_unit_costs_count_the_requests_whose_weights_are_not_measured(
+    store: Store, batch_of: MakeBatch
+) -> None:
+    writer, reader = store
+    rules = ("equal-split/2@default", "affine-shapley/2", "equal-split/2@default", "equal-split/2")
+    for n, rule in enumerate(rules):
+        batch = batch_of(n, apportionment_rule=rule)
+        writer.write_lines(CostLines.of(price_batch(batch, BOOK)))
+    (cost,) = reader.unit_costs()
+    assert (cost.requests, cost.requests_by_default_weights) == (4, 2)
+
+
 def test_what_has_no_price_is_told_with_what_a_price_would_have_to_be_for(
     store: Store, batch_of: MakeBatch
 ) -> None:

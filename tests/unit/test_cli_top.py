@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from metering.calibration import MeasuredBatch
 from sinks.clickhouse.queries import UnitCost, Unpriced
 from streams.calibrate import fit_all
 from streams.cli.calibrate import _show
+from streams.cli.common import DEFAULT_FOLDER
 from streams.cli.sql import shortened
-from streams.cli.top import _as_json, shown
+from streams.cli.top import _as_json, by_default_weights, calibrate_command, shown
 
 BOOK = Path("/etc/prices.toml")
 
@@ -52,6 +54,29 @@ def test_unpriced_usage_is_shown_with_its_count_its_gpu_time_and_what_is_missing
     assert str(BOOK) in text
     (row,) = [line.split() for line in text.splitlines() if line.startswith("globex")]
     assert row[-4:] == ["–", "–", "–", "3"]
+
+
+def test_models_whose_weights_are_measured_are_not_named() -> None:
+    assert "calibrate" not in on_screen([cost("acme")], [], 60, BOOK)
+
+
+def test_models_with_default_weights_are_named_once_with_the_command_that_measures_them() -> None:
+    costs = [cost("acme", requests_by_default_weights=1), cost("globex")]
+    costs.append(cost("globex", requests_by_default_weights=9))
+    text = " ".join(on_screen(costs, [], 60, BOOK, width=80).split())
+    assert text.count("in the costs of chat; to measure them: meter calibrate") == 1
+
+
+def test_of_many_models_with_default_weights_the_dearest_three_are_named() -> None:
+    costs = [replace(cost("acme", requests_by_default_weights=1), model=f"m{n}") for n in range(5)]
+    said = by_default_weights(costs, "meter calibrate")
+    assert said is not None
+    assert "costs of m0, m1, m2 and 2 more; " in said
+
+
+def test_the_command_that_is_suggested_names_the_folder_of_the_stack() -> None:
+    assert calibrate_command(DEFAULT_FOLDER) == "meter calibrate"
+    assert calibrate_command(Path("a b")) == "meter calibrate --dir 'a b'"
 
 
 def test_json_has_what_is_unpriced_in_each_cohort() -> None:
