@@ -69,7 +69,7 @@ def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
         quotient(output_cost, output_tokens, 10**6),
         quotient(cost, priced),
     ]
-    return UnitCost(*row[:8], *quotients, by_default)
+    return UnitCost(*row[:8], *quotients, requests_by_default_weights=by_default)
 
 
 @dataclass(frozen=True, slots=True)
