@@ -64,12 +64,13 @@ _LATELY = "SETTINGS optimize_move_to_prewhere_if_final = 1"
 
 def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
     cost, input_cost, output_cost, priced, input_tokens, output_tokens, by_default = row[7:]
-    quotients = [
+    return UnitCost(
+        *row[:8],
         quotient(input_cost, input_tokens, 10**6),
         quotient(output_cost, output_tokens, 10**6),
         quotient(cost, priced),
-    ]
-    return UnitCost(*row[:8], *quotients, requests_by_default_weights=by_default)
+        by_default,
+    )
 
 
 @dataclass(frozen=True, slots=True)
