@@ -64,13 +64,14 @@ _LATELY = "SETTINGS optimize_move_to_prewhere_if_final = 1"
 
 def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
     cost, input_cost, output_cost, priced, input_tokens, output_tokens, by_default = row[7:]
-    return UnitCost(
+    values = [
         *row[:8],
         quotient(input_cost, input_tokens, 10**6),
         quotient(output_cost, output_tokens, 10**6),
         quotient(cost, priced),
         by_default,
-    )
+    ]
+    return UnitCost(*values)
 
 
 @dataclass(frozen=True, slots=True)
