@@ -158,7 +158,7 @@ def resume_offset(buf: bytes | memoryview, offset: int) -> int | None:
     A candidate that does not begin as what is logged does, a JSON object, may spend only a part of
     the credit, so that those that do can be looked at among any garbage.
     """
-    import numpy as np  # only damage needs it
+    import numpy as np  # noqa: PLC0415  # damage alone needs it
 
     data = buf if isinstance(buf, bytes) else bytes(buf)
     room = unlikely_room = MAX_FRAME_BYTES
@@ -197,7 +197,7 @@ def _blocks_of_candidates(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Their starts and lengths, block by block; the first blocks are small, for mostly the next
     frame is near."""
-    import numpy as np
+    import numpy as np  # noqa: PLC0415
 
     behind = len(data) - HEADER_BYTES
     found = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
