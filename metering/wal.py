@@ -270,9 +270,11 @@ def decode_loss(buf: bytes | memoryview) -> Loss | None:
         return None
     try:
         numbers = json.loads(frames[0].payload)[_LOSS_MARK]
-    except (ValueError, KeyError, TypeError):
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            return None
+        return Loss(*numbers)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Loss(*numbers)
 
 
 def segment_name(first_sequence: int) -> str:
