@@ -7,11 +7,10 @@ tokens are known where all requests are priced, or none; else they are ``UNKNOWN
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from metering.columns import Whole
+if TYPE_CHECKING:
+    from metering.columns import Whole
 
 PRICED = ("priced_requests", "priced_input_tokens", "priced_output_tokens")
 """The last fields of a tally."""
@@ -21,6 +20,8 @@ UNKNOWN = -(2**20) * 10**18
 
 def priced_columns(columns: Mapping[str, Whole]) -> dict[str, Whole]:
     """The columns of ``PRICED``, of those of a tally without them."""
+    import numpy as np  # noqa: PLC0415  # commands read rows, and need none of it
+
     requests, unpriced = (columns[n].astype(object) for n in ("requests", "unpriced_requests"))
 
     def tokens(name: str) -> Whole:
@@ -34,6 +35,8 @@ def priced_columns(columns: Mapping[str, Whole]) -> dict[str, Whole]:
 def completed(columns: Sequence[Whole], names: Sequence[str]) -> list[Whole]:
     """All columns of a tally whose fields are ``names``, of the first of them. What is missing
     beside those of ``PRICED`` is 0."""
+    import numpy as np  # noqa: PLC0415
+
     found = dict(zip(names, columns, strict=False))
     rows = len(columns[0])
     for name in names:

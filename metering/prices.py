@@ -31,6 +31,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from metering.errors import InvalidPriceBook, UnknownPrice
 
 ANY_REGION = "*"
+UNKNOWN_GPU = "unknown-gpu"
+UNKNOWN = "unknown"
+"""No price book has them, so what runs there is unpriced until the model names its accelerator."""
 NANO = 10**9
 BELOW_USD = 1_000_000
 """Beyond that it is a typing error. At less, no batch costs more than a window may

@@ -20,12 +20,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from metering.errors import MeteringError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SUFFIX = ".wal"
 MAX_FRAME_BYTES = 16 * 1024**2
@@ -157,6 +158,8 @@ def resume_offset(buf: bytes | memoryview, offset: int) -> int | None:
     A candidate that does not begin as what is logged does, a JSON object, may spend only a part of
     the credit, so that those that do can be looked at among any garbage.
     """
+    import numpy as np  # noqa: PLC0415  # damage alone needs it
+
     data = buf if isinstance(buf, bytes) else bytes(buf)
     room = unlikely_room = MAX_FRAME_BYTES
     for starts, lengths in _blocks_of_candidates(data, offset + 1):
@@ -194,6 +197,8 @@ def _blocks_of_candidates(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Their starts and lengths, block by block; the first blocks are small, for mostly the next
     frame is near."""
+    import numpy as np  # noqa: PLC0415
+
     behind = len(data) - HEADER_BYTES
     found = np.frombuffer(data, np.uint8) if data else np.zeros(0, np.uint8)
     block_bytes = _FIRST_BLOCK_BYTES
@@ -265,9 +270,11 @@ def decode_loss(buf: bytes | memoryview) -> Loss | None:
         return None
     try:
         numbers = json.loads(frames[0].payload)[_LOSS_MARK]
-    except (ValueError, KeyError, TypeError):
+        if not all(type(n) is int and n >= 0 for n in numbers):
+            return None
+        return Loss(*numbers)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Loss(*numbers)
 
 
 def segment_name(first_sequence: int) -> str:

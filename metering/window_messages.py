@@ -11,11 +11,13 @@ from metering.costs import WindowRow
 from metering.errors import UnreadableUsage
 from metering.heartbeats import FUTURE_NS, unreadable
 from metering.messages import Message
+from metering.names import MAX_LENGTH
 from metering.window_sums import MOST_USD
 
 BELOW_USD = Decimal(MOST_USD)
 """A window costs less. What follows from it, per hour and over all cohorts, can then be stored."""
 _COSTS = ("cost_usd", "input_cost_usd", "output_cost_usd")
+_NAMES = ("tenant", "model", "region")
 
 
 def window_row_of(message: Message) -> WindowRow:
@@ -43,6 +45,11 @@ def window_row_of(message: Message) -> WindowRow:
             f"the window ends at {end_ms} ms, more than {FUTURE_NS // 10**9} s after "
             f"{message.appended_ns // 10**6} ms, when its row was written",
         )
+    for name in _NAMES:  # An anomaly has each several times, and must fit into its topic.
+        if len(text := getattr(row, name)) > MAX_LENGTH:
+            raise UnreadableUsage(
+                "invalid", f"{name} has {len(text)} characters: want {MAX_LENGTH} at most"
+            )
     for name in _COSTS:
         cost = getattr(row, name)
         if cost is not None and not 0 <= cost < BELOW_USD:

@@ -88,15 +88,17 @@ def lines_records(lines: CostLines, partition: int, offsets: tuple[int, int]) ->
 
 
 @lru_cache(16_384)
-def _cohort_name(cohort: Cohort) -> bytes:
-    return "/".join(n.replace("%", "%25").replace("/", "%2F") for n in cohort).encode()
+def _joined(names: tuple[str, ...]) -> bytes:
+    """So that no two tuples become one text: a slash within a name is ``%2F``, a percent sign
+    ``%25``."""
+    return "/".join(n.replace("%", "%25").replace("/", "%2F") for n in names).encode()
 
 
 def window_keys(key: WindowKey, cohorts: Sequence[Cohort]) -> list[bytes]:
     """Each of this window and cohort alone: the topic is compacted, so two that share a key would
-    lose one of them. A slash within a name is written ``%2F``, and a percent sign ``%25``."""
+    lose one of them."""
     before = b"%d/%d/" % (key.seconds, key.start_s * 1000)
-    return [before + _cohort_name(cohort) for cohort in cohorts]
+    return [before + _joined(cohort) for cohort in cohorts]
 
 
 def window_records(rows: WindowRows) -> Iterator[Record]:
@@ -134,15 +136,15 @@ def heartbeat_record(beat: CapacityHeartbeat) -> Record:
 
 def verdict_record(verdict: Verdict) -> Record:
     """The same heartbeat may be judged twice, after a restart; the id is then the same."""
-    name = "/".join(verdict.key)
+    name = _joined(verdict.key)
     return Record(
         USAGE_RECONCILIATION,
-        name.encode(),
+        name,
         verdict.model_dump_json().encode(),
         encode_headers(
             USAGE_RECONCILIATION_TYPE,
             RECONCILER_SOURCE,
-            f"{name}@{verdict.time_ns}",
+            f"{name.decode()}@{verdict.time_ns}",
             verdict.time_ns,
         ),
     )

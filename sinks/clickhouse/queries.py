@@ -42,15 +42,16 @@ class UnitCost:
 
 
 # Sums of tokens may leave 64 bits, and a cost times a million a Decimal(38, 18): so quotients are
-# divided here.
+# divided here. As in cost_windows, by what had a price, without requests that were refused.
 _UNIT_COSTS = """
 SELECT tenant, model, count() AS requests,
     sum(toUInt128(input_tokens)), sum(toUInt128(output_tokens)), sum(toFloat64(gpu_ns)) / 1e9,
     avg(batch_size),
     ifNull(sum(cost_usd), 0) AS cost, ifNull(sum(input_cost_usd), 0),
     ifNull(sum(output_cost_usd), 0),
-    countIf(cost_usd IS NOT NULL), sumIf(toUInt128(input_tokens), cost_usd IS NOT NULL),
-    sumIf(toUInt128(output_tokens), cost_usd IS NOT NULL),
+    countIf(cost_usd IS NOT NULL AND (executed OR status = 'cache_hit')),
+    sumIf(toUInt128(input_tokens), cost_usd IS NOT NULL AND (executed OR status = 'cache_hit')),
+    sumIf(toUInt128(output_tokens), cost_usd IS NOT NULL AND (executed OR status = 'cache_hit')),
     countIf(endsWith(apportionment_rule, '@default'))
 FROM cost_requests
 WHERE startsWith(request_id, {prefix:String}) AND time >= fromUnixTimestamp64Milli({since_ms:Int64})
@@ -87,7 +88,8 @@ class Unpriced:
 
 
 _UNPRICED = """
-SELECT tenant, model, accelerator, region, count() AS requests, sum(gpu_ns) / 1e9 AS gpu_seconds
+SELECT tenant, model, accelerator, region, count() AS requests,
+    sum(toFloat64(gpu_ns)) / 1e9 AS gpu_seconds
 FROM cost_requests
 WHERE pricing_status != 'priced' AND time >= fromUnixTimestamp64Milli({since_ms:Int64})
 GROUP BY tenant, model, accelerator, region
@@ -128,7 +130,7 @@ class ClickHouseReader:
     def stored(self, prefix: str) -> Stored:
         """Lines whose request id begins with ``prefix``."""
         row = self.rows(
-            "SELECT count(), sum(input_tokens), sum(output_tokens), "
+            "SELECT count(), sum(toUInt128(input_tokens)), sum(toUInt128(output_tokens)), "
             "countIf(pricing_status != 'priced') "
             "FROM cost_requests WHERE startsWith(request_id, {prefix:String})",
             {"prefix": prefix},

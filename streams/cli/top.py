@@ -144,7 +144,9 @@ def why_unpriced(unpriced: list[Unpriced], price_book: Path) -> list[str]:
 
 
 def _reason(one: Unpriced) -> str:
-    if not one.accelerator:
+    from metering.prices import UNKNOWN, UNKNOWN_GPU
+
+    if one.accelerator in ("", UNKNOWN, UNKNOWN_GPU):
         return f"model {one.model} names no accelerator in its config.pbtxt"
     return f"no price of accelerator {one.accelerator!r} in region {one.region!r}"
 

@@ -126,7 +126,7 @@ MESSAGES: tuple[Message, ...] = (
         "What is stored of one model against Triton's own counters.",
         Verdict,
         USAGE_RECONCILIATION_TYPE,
-        key="boot_id/model/version",
+        key="boot_id/model/version; within a name / is %2F and % is %25",
         source="the reconciler",
         id="the key and time_ns: key@time_ns",
         time="when the counters were asked for",

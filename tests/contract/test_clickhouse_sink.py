@@ -525,6 +525,34 @@ def test_unit_costs_count_the_requests_whose_weights_are_not_measured(
     assert (cost.requests, cost.requests_by_default_weights) == (4, 2)
 
 
+def test_unit_costs_leave_refused_requests_out_of_every_quotient(
+    store: Store, batch_of: MakeBatch
+) -> None:
+    """They got nothing and cost nothing. A cache hit costs nothing too, but is an answer."""
+    writer, reader = store
+    (line,) = price_batch(batch_of(0, gpu_ns=36 * 10**9), BOOK)
+    others = [
+        price_batch(
+            batch_of(n, gpu_ns=0, executed=False, requests=[{"status": status, "tenant": tenant}]),
+            BOOK,
+        )[0]
+        for n, (status, tenant) in enumerate(
+            [("rejected", "acme"), ("timed_out", "acme"), ("cache_hit", "acme"), ("rejected", "z")],
+            1,
+        )
+    ]
+    writer.write_lines(CostLines.of([line, *others]))
+    acme, refused = reader.unit_costs()
+    assert line.cost_usd is not None
+    assert line.output_cost_usd is not None
+    assert (acme.tenant, acme.requests, acme.cost_usd) == ("acme", 4, line.cost_usd)
+    assert acme.usd_per_request == line.cost_usd / 2
+    hits = line.output_tokens + others[2].output_tokens
+    assert acme.usd_per_million_output_tokens == quotient(line.output_cost_usd, hits, 10**6)
+    assert (refused.tenant, refused.cost_usd, refused.usd_per_request) == ("z", Decimal(0), None)
+    assert refused.usd_per_million_input_tokens is None
+
+
 def test_what_has_no_price_is_told_with_what_a_price_would_have_to_be_for(
     store: Store, batch_of: MakeBatch
 ) -> None:
@@ -685,3 +713,9 @@ def test_unit_costs_of_more_tokens_than_64_bits_hold_are_right(
     assert cost.usd_per_request == line.cost_usd
     assert cost.usd_per_million_input_tokens == quotient(line.input_cost_usd, most, 10**6)
     assert cost.usd_per_million_output_tokens is None
+    assert reader.stored("").input_tokens == 2_049 * most
+    nothing = dict.fromkeys(("cost_usd", "input_cost_usd", "output_cost_usd"))
+    nothing |= {"pricing_status": "unpriced"}
+    writer.write_lines(CostLines.of([x.model_copy(update=nothing) for x in lines]))
+    (unpriced,) = reader.unpriced()
+    assert unpriced.gpu_seconds == pytest.approx(2_049 * most / 1e9)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.options import DetectorOptions
 from detectors.spend import SpendDetector
 from metering.costs import WindowRow
+from metering.errors import UnreadableUsage
 from metering.messages import Message
 from metering.window_messages import BELOW_USD, window_row_of
 from sinks.alertmanager import alert
@@ -33,12 +35,14 @@ COUNTS = (
 
 @st.composite
 def _rows(draw: st.DrawFn) -> WindowRow:
+    drawn = {name: draw(counts) for name in COUNTS}
+    drawn["unpriced_requests"] = min(drawn["unpriced_requests"], drawn["requests"])
     return WindowRow(
         window_start_ms=0, window_seconds=10, final=True,
         tenant=draw(st.sampled_from("ab")), model=draw(st.sampled_from("mn")),
         region=draw(st.sampled_from(["", "r"])), counted_to=draw(st.integers()),
         cost_usd=draw(costs), input_cost_usd=draw(costs), output_cost_usd=draw(costs),
-        **{name: draw(counts) for name in COUNTS},
+        **drawn,
     )  # fmt: skip
 
 
@@ -59,3 +63,21 @@ def test_a_row_within_its_bounds_is_judged_and_what_is_found_can_be_stored_and_s
             money = [anomaly.expected_usd, anomaly.observed_usd, anomaly.usd_per_hour]
             money += [cause.usd_per_hour for cause in anomaly.causes]
             assert all(abs(usd) < STORED_BELOW_USD for usd in money)
+
+
+@pytest.mark.parametrize("name", ["tenant", "model", "region"])
+@pytest.mark.parametrize("length", [0, 256, 257, 900_000])
+def test_a_name_that_no_event_can_have_is_refused(name: str, length: int) -> None:
+    """An anomaly has it several times, and would be too large for its topic, for ever."""
+    row = WindowRow(
+        window_start_ms=0, window_seconds=10, final=True, tenant="t", model="m", region="r",
+        counted_to=1, cost_usd=Decimal(1), input_cost_usd=Decimal(1), output_cost_usd=Decimal(0),
+        **dict.fromkeys(COUNTS, 1),
+    ).model_copy(update={name: "\x01" * length})  # fmt: skip
+    message = Message(0, 10**12, row.model_dump_json().encode())
+    if length <= 256:
+        assert window_row_of(message) == row
+        return
+    with pytest.raises(UnreadableUsage, match=f"{name} has {length} characters") as refused:
+        window_row_of(message)
+    assert refused.value.reason == "invalid"

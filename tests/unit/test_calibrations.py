@@ -156,5 +156,5 @@ def test_a_file_that_cannot_be_used_keeps_no_model_from_loading(
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with caplog.at_level(logging.ERROR):
         rule = facts({"METER_CALIBRATION": str(path)}, fixed_ps="55").rule
-    assert rule == AffineShapley(55, 0, 0)
+    assert rule == AffineShapley(55, 0, 0, "affine-shapley/2@default")
     assert (str(path) in caplog.text) == (content is not None)

@@ -79,6 +79,12 @@ def test_the_command_that_is_suggested_names_the_folder_of_the_stack() -> None:
     assert calibrate_command(Path("a b")) == "meter calibrate --dir 'a b'"
 
 
+@pytest.mark.parametrize("accelerator", ["", "unknown", "unknown-gpu"])
+def test_a_model_on_a_gpu_without_a_name_is_told_to_name_it(accelerator: str) -> None:
+    unpriced = [Unpriced("acme", "chat", accelerator, "eu-west", 1, 0.25)]
+    assert "model chat names no accelerator" in on_screen([cost("acme")], unpriced, 60, BOOK)
+
+
 def test_json_has_what_is_unpriced_in_each_cohort() -> None:
     lacking = Unpriced("globex", "chat", "NVIDIA H200", "eu-west", 3, 1.5)
     first, second = _as_json([cost("acme"), cost("globex")], [lacking])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from pathlib import Path
@@ -238,6 +239,18 @@ def test_the_events_carry_their_identity() -> None:
     assert headers["ce_type"] == b"inference-meter.usage.reconciliation.v1"
     assert headers["ce_id"] == b"b/m/1@8"
     assert json.loads(verdict_record(judged).value)["coverage_percent"] == "100.00"
+
+
+def test_no_two_verdicts_have_one_key() -> None:
+    """The parts of a key may hold what joins them."""
+    names = ("a", "a/b", "a%2Fb", "b", "%", "/")
+    keys = {
+        verdict_record(
+            verdict(8).model_copy(update={"boot_id": boot, "model": model, "version": version})
+        ).key
+        for boot, model, version in itertools.product(names, repeat=3)
+    }
+    assert len(keys) == len(names) ** 3
 
 
 def test_a_model_that_is_not_metered_any_more_is_in_no_total() -> None:

@@ -156,7 +156,8 @@ def test_the_config_goes_before_the_environment_and_the_environment_before_the_d
     assert (bare.speedup, bare.rule) == (1, EQUAL_SPLIT)
     placed = facts_of(args(region="eu", accelerator="H100", fixed_ps="7"), env, PROCESS)
     assert (placed.region, placed.deployment, placed.accelerator) == ("eu", "blue", "H100")
-    assert (placed.speedup, placed.rule) == (1, AffineShapley(7, 0, 0))
+    rule = AffineShapley(7, 0, 0, "affine-shapley/2@default")
+    assert (placed.speedup, placed.rule) == (1, rule)
     assert facts_of(args(speedup="10"), env, PROCESS).speedup == 20
     assert facts_of(args(speedup="10"), {}, PROCESS).speedup == 10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 from metering.errors import MeteringError
 from metering.wal import (
     HEADER_BYTES,
+    LOSS_BYTES,
     MAX_FRAME_BYTES,
     MAX_PAYLOAD_BYTES,
     decode_frames,
+    decode_loss,
     encode_frame,
     first_sequence_of,
     source_folder,
@@ -67,3 +70,12 @@ def test_other_files_are_no_segments(name: str) -> None:
 def test_a_source_can_not_leave_the_log_folder(source: str) -> None:
     with pytest.raises(MeteringError):
         source_folder(Path("log"), source)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[1, 2, 3, 4, 5], [1, "2", 3, 4], [1, -2, 3, 4], [1, 2.0], "1234", {"a": 1}, None, 7]
+)
+def test_a_loss_that_is_written_otherwise_is_none(numbers: object) -> None:
+    """Of a later version, perhaps; who opens the log must not fail of it."""
+    document = json.dumps({"usage_log_loss": numbers}).encode()
+    assert decode_loss(encode_frame(0, document.ljust(LOSS_BYTES - HEADER_BYTES))) is None

@@ -21,6 +21,7 @@ from metering.apportion import (
 from metering.calibrations import CalibrationBook, InvalidCalibration, read_calibrations
 from metering.errors import MeteringError
 from metering.names import fault_of
+from metering.prices import UNKNOWN, UNKNOWN_GPU
 from metering.records import CONSTANT, RuleRecipe
 from metering.usage import OTHER_OPERATION, Operation
 
@@ -114,11 +115,6 @@ def facts_of(args: Mapping[str, str], env: Mapping[str, str], process: Process) 
         recipe=recipe,
     )
     return _named(facts)
-
-
-UNKNOWN_GPU = "unknown-gpu"
-UNKNOWN = "unknown"
-"""No price book has them, so what runs there is unpriced until the model names its accelerator."""
 
 
 def _unnamed_accelerator(args: Mapping[str, str]) -> str:
