@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering.columns import Whole, whole
-from metering.errors import MeteringError
+from metering.errors import MeteringError, UnreadableUsage
 from metering.priced import completed
 from metering.windows import Cohort, Tally
 
@@ -97,6 +97,18 @@ _Sent: Any = msgspec.defstruct(  # What comes from another version has another `
 )
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Sent).decode
+_decode_format = msgspec.json.Decoder(msgspec.defstruct("_Format", [("format", int)])).decode
+
+
+_MOST = 2**63 - 1
+
+
+def _format_of(value: bytes) -> int | None:
+    """``None``: it says none."""
+    try:
+        return _decode_format(value).format  # type: ignore[attr-defined,no-any-return]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def encode(mark: Mark, additions: Additions) -> bytes:
@@ -117,18 +129,26 @@ def decode(value: bytes) -> tuple[Mark, Additions]:
 
     Raises:
         MeteringError: it was made by a later version.
+        UnreadableUsage: nobody has made it.
     """
     try:
         sent = _decode(value)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        if _format_of(value) in (None, *_READ):
+            raise UnreadableUsage("malformed", f"no additions: {exc}") from exc
         raise MeteringError(f"additions that this version does not read: {exc}") from exc
     if sent.format not in _READ or len(sent.values) > len(TALLY):
         raise MeteringError(
             f"additions of format {sent.format!r} with {len(sent.values)} fields, not {FORMAT} "
             f"with {len(TALLY)}"
         )
-    mark = Mark(*(getattr(sent, name) for name in _MARK))
-    return mark, Additions(
+    numbers = [getattr(sent, name) for name in _MARK]
+    columns = (sent.start_s, sent.level, *sent.values)
+    if any(len(column) != len(sent.cohorts) for column in columns):
+        raise UnreadableUsage("malformed", "additions whose columns differ in length")
+    if any(abs(n) > _MOST for n in (*numbers, *sent.start_s, *sent.level)):
+        raise UnreadableUsage("malformed", f"additions with a number beyond {_MOST}")
+    return Mark(*numbers), Additions(
         sent.cohorts,
         np.array(sent.start_s, np.int64),
         np.array(sent.level, np.int64),

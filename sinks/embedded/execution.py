@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import ClientPayloadError, web
 
@@ -19,6 +21,9 @@ from sinks.embedded.statement import Statement, examine
 
 _HEAD_BYTES = 256 << 10
 _MAX_QUERY_BYTES = 16 << 20
+_THREAD_ABOVE_BYTES = 64 << 10
+S = TypeVar("S", bytes, str)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +81,23 @@ def _plain(
 
 async def _statement(body: Body) -> tuple[Statement, str]:
     head = await body.head(_HEAD_BYTES)
-    statement = examine(head)
+    statement = await _in_thread(examine, head)
     if statement.insert is None and not body.ended:
         head = await body.head(_MAX_QUERY_BYTES + 1)
         if len(head) > _MAX_QUERY_BYTES:
             raise QueryError.of(
                 "QUERY_IS_TOO_LARGE", f"The query has more than {_MAX_QUERY_BYTES} bytes"
             )
-        statement = examine(head)
+        statement = await _in_thread(examine, head)
     text = head if statement.insert is None else head[: statement.insert.statement_end]
-    return statement, as_utf8(text)
+    return statement, await _in_thread(as_utf8, text)
+
+
+async def _in_thread(work: Callable[[S], T], sql: S) -> T:
+    """Others are served meanwhile where the SQL is long."""
+    if len(sql) > _THREAD_ABOVE_BYTES:
+        return await asyncio.to_thread(work, sql)
+    return work(sql)
 
 
 def prepare(lease: Lease, query: Query, query_id: str) -> bool:
@@ -133,7 +145,9 @@ async def result(run: Run, lease: Lease, query: Query, seen: Progress) -> AsyncI
     described = await _described(run, lease, query) if version else None
     pieces = await run.call(
         lease.connection.read,
-        with_query_ids(query.sql, query.statement, run.query_id),
+        await _in_thread(
+            lambda _: with_query_ids(query.sql, query.statement, run.query_id), query.sql
+        ),
         output_format,
         ask.params,
         formats.streamable(output_format, query.sql, ask.settings),
@@ -145,7 +159,7 @@ async def result(run: Run, lease: Lease, query: Query, seen: Progress) -> AsyncI
 
 async def _described(run: Run, lease: Lease, query: Query) -> list[native.Described] | None:
     """The result's columns with their time zones, which blocks of version 0 leave out."""
-    selected = selection(query.sql, query.statement)
+    selected = await _in_thread(lambda _: selection(query.sql, query.statement), query.sql)
     if selected is None:
         return None
     return await run.call(lease.connection.describe, selected, query.ask.params)

@@ -7,7 +7,7 @@ from typing import Final
 
 from sinks.embedded.errors import QueryError
 from sinks.embedded.sql import escaped, literal
-from sinks.embedded.statement import TOKEN, Statement, Token, tokens
+from sinks.embedded.statement import Statement, Token, lexemes, tokens
 
 QUERY_ID_SETTING: Final = "chdb_client_name"
 # Where the engine keeps a client's query id: its own ids can't be chosen, and this setting does
@@ -35,14 +35,14 @@ def as_utf8(sql: bytes) -> str:
         pass
     parts: list[str] = []
     plain = bytearray()
-    for found in TOKEN.finditer(sql.decode("latin-1")):
-        piece = found[0].encode("latin-1")
-        if found["quoted"] is None and found["skip"] is None:
+    for kind, start, end in lexemes(sql.decode("latin-1")):
+        piece = sql[start:end]
+        if kind not in ("quoted", "skip"):
             plain += piece
             continue
         parts.append(_decoded(bytes(plain)))
         plain.clear()
-        if found["skip"] is not None:
+        if kind == "skip":
             parts.append(piece.decode(errors="replace"))
         elif piece.startswith(b"$"):
             parts.append(_heredoc(piece))
@@ -57,7 +57,8 @@ def _decoded(plain: bytes) -> str:
         return plain.decode()
     except UnicodeDecodeError as exc:
         raise QueryError.of(
-            "SYNTAX_ERROR", f"The query is not UTF-8 outside of quotes, at {plain[exc.start :]!r}"
+            "SYNTAX_ERROR",
+            f"The query is not UTF-8 outside of quotes, at {plain[exc.start : exc.start + 100]!r}",
         ) from exc
 
 

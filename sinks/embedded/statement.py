@@ -7,22 +7,26 @@ engine does the parsing; this finds only words outside of strings, comments and 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from sinks.embedded.errors import QueryError
 
-TOKEN = re.compile(
+_LEXEME = re.compile(
     r"""(?P<skip>\s+|--[^\n]*|\#[!\ ][^\n]*|/\*.*?(?:\*/|\Z))
       | (?P<quoted>'(?:[^'\\]|\\.|'')*(?:'|\Z)
                  | "(?:[^"\\]|\\.|"")*(?:"|\Z)
-                 | `(?:[^`\\]|\\.|``)*(?:`|\Z)
-                 | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+                 | `(?:[^`\\]|\\.|``)*(?:`|\Z))
+      | (?P<heredoc>\$(?P<tag>\w*)\$)
       | (?P<word>[\w$]+)
       | (?P<sign>.)""",
     re.DOTALL | re.VERBOSE,
 )
+_WORD = re.compile(r"[\w$]+")
+_TAG = re.compile(r"\$(?=(\w*)\$)")
 _OPENING, _CLOSING = ("(", "[", "{"), (")", "]", "}")
 _READS = ("SELECT", "WITH", "FROM", "(", "SHOW", "DESC", "DESCRIBE", "EXPLAIN", "EXISTS", "KILL")
 _WITH_RESULT = frozenset((*_READS, "CHECK", "VALUES"))
@@ -59,18 +63,52 @@ class Statement:
     reads_only: bool
 
 
+class Lexeme(NamedTuple):
+    """``kind`` is skip (blanks and comments), quoted, word or sign."""
+
+    kind: str
+    start: int
+    end: int
+
+
+def lexemes(text: str) -> Iterator[Lexeme]:
+    """All of the text, in time proportional to its length. What lies between ``$tag$`` and the next
+    ``$tag$`` is quoted; a tag that is never closed is a word."""
+    closings: dict[str, list[int]] | None = None
+    at = 0
+    while (found := _LEXEME.match(text, at)) is not None:
+        kind, end = found.lastgroup or "", found.end()
+        if kind == "heredoc":
+            closings = _tags(text) if closings is None else closings
+            places = closings[found["tag"]]
+            n = bisect_left(places, end)
+            if n < len(places):
+                kind, end = "quoted", places[n] + end - at
+            elif (word := _WORD.match(text, at)) is not None:
+                kind, end = "word", word.end()
+        yield Lexeme(kind, at, end)
+        at = end
+
+
+def _tags(text: str) -> dict[str, list[int]]:
+    """Where each ``$tag$`` begins, in order."""
+    places: dict[str, list[int]] = {}
+    for found in _TAG.finditer(text):
+        places.setdefault(found[1], []).append(found.start())
+    return places
+
+
 def tokens(text: str, every_depth: bool = False) -> Iterator[Token]:
     """Tokens at depth 0, where a bracketed group is its opening bracket alone; or all of them."""
     depth = 0
-    for found in TOKEN.finditer(text):
-        kind = found.lastgroup if found.lastgroup != "tag" else "quoted"
+    for kind, start, end in lexemes(text):
         if kind == "skip":
             continue
-        word = found[0].upper() if kind in ("word", "sign") else ""
+        word = text[start:end].upper() if kind in ("word", "sign") else ""
         if word in _CLOSING:
             depth = max(0, depth - 1)
         elif depth == 0 or every_depth:
-            yield Token(word, found.start(), found.end())
+            yield Token(word, start, end)
         if word in _OPENING:
             depth += 1
 

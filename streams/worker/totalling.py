@@ -21,14 +21,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from metering.additions import decode
+from metering.errors import UnreadableUsage
+from metering.ledger import Refusal
 from metering.messages import Message
 from metering.totals import Keeping, Totals, add, expected, forget, tell
 from metering.totals_records import changed_records
 from metering.window_rows import WindowRows
 from metering.windows import WINDOW_SECONDS
 from sinks.prometheus import WorkerMetrics
-from streams.publisher import Record, window_records
-from streams.topics import TOTALS
+from streams.publisher import Record, refusal_record, window_records
+from streams.topics import ADDITIONS, TOTALS
 from streams.worker.additions_records import TOO_LARGE, late_letter, too_large_letter
 from streams.worker.epochs import by_position, moved
 
@@ -99,7 +101,14 @@ class Totalling:
     async def _add(self, message: Message, *, reread: bool) -> None:
         if message.offset <= self._totals.counted_to:
             return
-        mark, sums = decode(message.value)
+        try:
+            mark, sums = decode(message.value)
+        except UnreadableUsage as exc:
+            self._totals.counted_to = message.offset
+            refusal = Refusal(message, exc.reason, exc.detail)
+            letter = refusal_record(refusal, self.partition, topic=ADDITIONS)
+            self._refuse(exc.reason, letter)
+            return
         if reread and not expected(self._totals, mark):
             await self._reread(message.offset)
         not_added = add(self._totals, message.offset, mark, sums, self._keeping)

@@ -6,7 +6,7 @@ import pytest
 
 from sinks.embedded.errors import QueryError
 from sinks.embedded.rewriting import as_utf8, selection, with_query_ids
-from sinks.embedded.statement import examine
+from sinks.embedded.statement import examine, lexemes
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,31 @@ def test_bytes_in_quotes_become_escapes(sql: bytes, expected: str) -> None:
 def test_bytes_outside_of_quotes_are_refused() -> None:
     with pytest.raises(QueryError, match="not UTF-8 outside of quotes"):
         as_utf8(b"SELECT \xff FROM t")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("before", ["", "$a$ ", "$a$ x $a$ "])
+def test_tags_that_are_never_closed_are_read_once_and_not_once_for_each(before: str) -> None:
+    """Read once for each they take minutes, in which nobody else is served."""
+    sql = f"SELECT {before}" + " ".join(f"$t{n}$" for n in range(100_000)) + " FORMAT Native"
+    assert examine(sql.encode()).format == "Native"
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("$$a$$", ["quoted"]),
+        ("$a$ $b$ $a$", ["quoted"]),
+        ("$a$b$a$", ["quoted"]),
+        ("$a$a$", ["word"]),
+        ("$a$$a$x", ["quoted", "word"]),
+        ("$a$ $a", ["word", "skip", "word"]),
+        ("$a $a$", ["word", "skip", "word"]),
+        ("$", ["word"]),
+        ("x$a$ $a$", ["word", "skip", "word"]),
+    ],
+)
+def test_a_heredoc_ends_at_the_next_tag_like_its_own(sql: str, found: list[str]) -> None:
+    lexed = list(lexemes(sql))
+    assert [lexeme.kind for lexeme in lexed] == found
+    assert "".join(sql[lexeme.start : lexeme.end] for lexeme in lexed) == sql

@@ -339,3 +339,32 @@ def test_a_state_from_before_a_figure_was_told_is_read() -> None:
     assert sums[TALLY.index("refused_requests")] == 0
     assert sums[TALLY.index("priced_requests")] == 7
     assert len(sums) == len(TALLY)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"", b"hello", b"{}", b"[]", b"\xff\xfe", b"null", b'{"format":2}', b'{"format":"x"}'),
+        encode(mark(2), requests(3)).replace(b'"level":[0]', b'"level":[]'),
+        encode(mark(2), requests(3)).replace(b'"level":[0]', b'"level":[9223372036854775808]'),
+        encode(mark(2), requests(3)).replace(b'"partition":0', b'"partition":99999999999999999999'),
+    ],
+)
+async def test_what_is_no_addition_gets_a_letter_and_stops_nobody(value: bytes) -> None:
+    bench = Bench()
+    bad = Message(1, 0, value)
+    await bench.totalling.handle([message(0, mark(1), requests(1)), bad], lambda: None)
+    await bench.totalling.handle([message(2, mark(2), requests(4))], lambda: None)
+    await bench.totalling.tell()
+    assert {row.requests for row in bench.rows} == {5}
+    (letter,) = [r for r in bench.records if r.topic == USAGE_DLQ]
+    assert letter.value == value
+    headers = dict(letter.headers)
+    assert headers["meter_reason"] == b"malformed"
+    assert headers["ce_id"] == b"meter.additions.v1/2@1"
+
+
+@pytest.mark.parametrize("told", [b'{"format":3}', b'{"format":3,"more":[]}'])
+async def test_additions_of_a_later_version_stop_the_worker_and_are_not_lost(told: bytes) -> None:
+    with pytest.raises(MeteringError, match="does not read"):
+        await Bench().totalling.handle([Message(0, 0, told)], lambda: None)
