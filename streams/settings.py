@@ -20,8 +20,9 @@ from pydantic import (
     field_serializer,
 )
 
+from metering import variables
 from metering.errors import MeteringError
-from metering.variables import IN_TRITON, OF_THE_COMMAND, PREFIX, as_warnings, unknown_variables
+from metering.variables import PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +166,7 @@ class Settings(BaseModel):
 
 def misspelt(env: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each ``METER_*`` variable that is set and that no process reads."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | IN_TRITON | OF_THE_COMMAND
-    return as_warnings(unknown_variables(env, known))
+    return variables.misspelt(env)
 
 
 def _hidden(name: str | None, value: Any) -> Any:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import MeteringError
+from metering.variables import OF_SERVICES
 from sinks.clickhouse.connection import connect
 from streams.detection.__main__ import alert_sinks
 from streams.settings import METADATA_MAX_AGE_MS, InvalidSettings, Settings, misspelt
@@ -152,7 +153,8 @@ async def test_a_process_without_its_neighbours_logs_no_secret(
             *command, env=env, stdout=stream, stderr=stream
         )
         try:
-            await until(lambda: b"again in" in log.read_bytes(), timeout_s=90)
+            waits = b"again in" if process == "detection" else b"retrying until it succeeds"
+            await until(lambda: waits in log.read_bytes(), timeout_s=90)
         finally:
             running.kill()
             await running.wait()
@@ -253,6 +255,10 @@ def test_every_variable_that_the_project_reads_is_known() -> None:
     read = {name for p in sources for name in re.findall(r'"(METER_[A-Z_]*[A-Z])"', p.read_text())}
     assert {"METER_SIM_SPEEDUP", "METER_JAVA"} <= read
     assert misspelt(dict.fromkeys(read - {"METER_RECEIPT"}, "")) == []  # an output of a model
+
+
+def test_a_model_in_triton_knows_the_variables_of_every_service() -> None:
+    assert {f"METER_{name.upper()}" for name in Settings.model_fields} == OF_SERVICES
 
 
 def test_what_kubernetes_sets_for_a_service_is_not_misspelt() -> None:
