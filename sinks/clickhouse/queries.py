@@ -69,7 +69,8 @@ def _unit_cost(row: tuple[Any, ...]) -> UnitCost:
         quotient(output_cost, output_tokens, 10**6),
         quotient(cost, priced),
     ]
-    return UnitCost(*row[:8], *quotients, by_default)
+    values: list[Any] = [*row[:8], *quotients, by_default]
+    return UnitCost(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,31 @@ def test_the_command_that_is_suggested_names_the_folder_of_the_stack() -> None:
     assert calibrate_command(Path("a b")) == "meter calibrate --dir 'a b'"
 
 
+def test_on_a_narrow_terminal_rates_are_left_out_and_no_name_or_figure_is_cut_off() -> None:
+    small = [replace(cost(f"tenant-{t}"), model="llama_70b_sim") for t in "abc"]
+    small = [
+        replace(
+            c, cost_usd=Decimal("0.0000000123"), usd_per_million_input_tokens=Decimal("0.0000187")
+        )
+        for c in small
+    ]
+    lacking = [Unpriced("tenant-a", "llama_70b_sim", "x", "y", 3, 1.5)]
+    text = on_screen(small, lacking, 600, BOOK, width=80)
+    table = text.partition("3 requests")[0]
+    assert "…" not in table
+    for shown_whole in (
+        "tenant-a",
+        "llama_70b_sim",
+        "USD/h",
+        "0.0000000738",
+        "0.0000187",
+        "unpriced",
+    ):
+        assert shown_whole in table
+    assert "out/s" not in table
+    assert "out/s" in on_screen(small, lacking, 600, BOOK, width=120)
+
+
 def test_json_has_what_is_unpriced_in_each_cohort() -> None:
     lacking = Unpriced("globex", "chat", "NVIDIA H200", "eu-west", 3, 1.5)
     first, second = _as_json([cost("acme"), cost("globex")], [lacking])
