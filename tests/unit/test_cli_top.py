@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from sinks.clickhouse.queries import UnitCost, Unpriced
 from streams.calibrate import fit_all
 from streams.cli.calibrate import _show
 from streams.cli.common import DEFAULT_FOLDER
-from streams.cli.sql import shortened
+from streams.cli.sql import shortened, sql
 from streams.cli.top import _as_json, by_default_weights, calibrate_command, shown
 
 BOOK = Path("/etc/prices.toml")
@@ -121,6 +122,18 @@ def test_a_tenant_may_be_called_what_a_terminal_would_take_for_markup() -> None:
 
 def test_without_a_request_it_says_so() -> None:
     assert on_screen([], [], 60, BOOK).strip() == "no request in the last 60 s"
+
+
+def test_a_query_may_begin_with_a_comment() -> None:
+    query = "-- What did each tenant spend?\nSELECT 1"
+    read = sql.make_context("sql", [query, "--format", "CSV"]).params
+    assert read["query"].strip() == query
+    assert read["output_format"] == "CSV"
+
+
+def test_a_misspelt_option_of_sql_is_no_query() -> None:
+    with pytest.raises(click.NoSuchOption):
+        sql.make_context("sql", ["--formt", "CSV", "SELECT 1"])
 
 
 @pytest.mark.parametrize(
