@@ -23,6 +23,7 @@ from pydantic import (
 from metering import variables
 from metering.errors import MeteringError
 from metering.variables import PREFIX
+from streams.addresses import host_port
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +141,9 @@ class Settings(BaseModel):
         it asks for the topics.
 
         Raises:
-            InvalidSettings: the file of certificates can't be used.
+            MeteringError: an address is none, or the file of certificates can't be used.
         """
+        self._check_brokers()
         kwargs: dict[str, Any] = {
             "bootstrap_servers": self.kafka,
             "security_protocol": self.kafka_security_protocol,
@@ -154,6 +156,13 @@ class Settings(BaseModel):
             kwargs["sasl_plain_username"] = self.kafka_username
             kwargs["sasl_plain_password"] = self.kafka_password.get_secret_value()
         return kwargs
+
+    def _check_brokers(self) -> None:
+        for broker in self.kafka.split(","):
+            if not broker.strip():
+                raise InvalidSettings(f"{PREFIX}KAFKA={self.kafka!r}: want HOST:PORT,HOST:PORT …")
+            if ":" in broker:  # the client adds Kafka's own port to a host alone
+                host_port(f"{PREFIX}KAFKA", broker)
 
     def _ssl_context(self) -> ssl.SSLContext:
         try:

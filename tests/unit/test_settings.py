@@ -272,6 +272,17 @@ def test_what_kubernetes_sets_for_a_service_is_not_misspelt() -> None:
     assert misspelt(env) == []
 
 
+@pytest.mark.parametrize("kafka", ["", "k:1,", "k:port", "k:0", "k:99999", "k:1,http://k:2"])
+def test_an_address_of_kafka_that_is_none_is_an_error_that_names_the_variable(kafka: str) -> None:
+    with pytest.raises(MeteringError, match="METER_KAFKA"):
+        Settings(kafka=kafka).kafka_client()
+
+
+@pytest.mark.parametrize("kafka", ["kafka", "k:1,k:2", "[::1]:9092", "10.0.0.1:9092, k"])
+def test_a_list_of_addresses_of_kafka_is_taken_as_it_is(kafka: str) -> None:
+    assert Settings(kafka=kafka).kafka_client()["bootstrap_servers"] == kafka
+
+
 def test_a_plain_kafka_is_given_neither_tls_nor_credentials() -> None:
     assert Settings(kafka="k:1").kafka_client() == {
         "bootstrap_servers": "k:1",
