@@ -137,7 +137,9 @@ def read_price_book(path: Path) -> PriceBook:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise InvalidPriceBook(f"{path}: can't be read: {exc.strerror}") from exc
+        raise InvalidPriceBook(
+            f"{path}: can't be read as the price book, which METER_PRICE_BOOK names: {exc.strerror}"
+        ) from exc
     except UnicodeDecodeError as exc:
         raise InvalidPriceBook(f"{path}: not UTF-8: {exc}") from exc
     return parse_price_book(text, str(path))

@@ -1,8 +1,8 @@
 """The ``METER_*`` environment variables that there are; one that is set and is none of them is
 most likely misspelt.
 
-The variables of addresses and services are the fields of ``streams.settings.Settings``; here are
-those that are read elsewhere.
+The variables of addresses and services are the fields of ``streams.settings.Settings``, which the
+models in Triton do not import; a test compares the names.
 """
 
 from __future__ import annotations
@@ -32,8 +32,40 @@ IN_TRITON = frozenset(
 )
 """What the models in Triton read."""
 FILES_IN_TRITON = frozenset({"METER_CALIBRATION", "METER_GATEWAY_KEY_FILE"})
+OF_SERVICES = frozenset(
+    {
+        "METER_ALERTMANAGER",
+        "METER_ALERT_FLOOR_USD_PER_HOUR",
+        "METER_CAPACITY_INTERVAL_S",
+        "METER_CLICKHOUSE",
+        "METER_CLICKHOUSE_CLUSTER",
+        "METER_CLICKHOUSE_DATABASE",
+        "METER_CLICKHOUSE_PASSWORD",
+        "METER_CLICKHOUSE_USER",
+        "METER_KAFKA",
+        "METER_KAFKA_CA_FILE",
+        "METER_KAFKA_PASSWORD",
+        "METER_KAFKA_SASL_MECHANISM",
+        "METER_KAFKA_SECURITY_PROTOCOL",
+        "METER_KAFKA_USERNAME",
+        "METER_LOG_DIR",
+        "METER_LOG_MAX_BYTES",
+        "METER_METRICS_HOST",
+        "METER_METRICS_PORT",
+        "METER_PRICE_BOOK",
+        "METER_RECONCILE_GRACE_S",
+        "METER_STATE_DIR",
+        "METER_TRITON_GRPC",
+        "METER_TRITON_HTTP",
+        "METER_TRITON_METRICS",
+        "METER_WEBHOOKS",
+        "METER_WEBHOOK_SECRET",
+    }
+)
+"""The fields of the settings; a model in Triton may see them and reads few of them."""
 OF_THE_COMMAND = frozenset({"METER_JAVA", "METER_MODELS", "METER_TRITON_ENV"})
 """What the ``meter`` command reads beside the settings."""
+KNOWN = IN_TRITON | OF_SERVICES | OF_THE_COMMAND
 OF_TESTS = ("METER_TEST_", "METER_BENCH_", "METER_SHARED_")
 _LINKED = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 
@@ -61,6 +93,11 @@ def _nearest(name: str, known: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     near += [k for k in known if len(name) > len(PREFIX) and k.startswith(name)]
     return near[0] if near else None
+
+
+def misspelt(env: Mapping[str, str]) -> list[str]:
+    """A sentence for each ``METER_*`` variable that is set and that no process reads."""
+    return as_warnings(unknown_variables(env, KNOWN))
 
 
 def as_warnings(unknown: Mapping[str, str | None]) -> list[str]:

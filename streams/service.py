@@ -8,24 +8,16 @@ import sys
 from collections.abc import Iterator
 
 from metering.errors import MeteringError
-from metering.variables import PREFIX
-from streams.addresses import host_port
-from streams.settings import InvalidSettings, Settings
+from streams.settings import Settings
 
 
 def service_settings() -> Settings:
     """Read the environment, and check what every service needs of it.
 
     Raises:
-        InvalidSettings: a variable can't be used; the message names it.
-        MeteringError: an address of Kafka is none.
+        MeteringError: a variable can't be used; the message names it.
     """
     settings = Settings.from_env()
-    for broker in settings.kafka.split(","):
-        if not broker.strip():
-            raise InvalidSettings(f"{PREFIX}KAFKA={settings.kafka!r}: want HOST:PORT,HOST:PORT …")
-        if ":" in broker:  # the client adds Kafka's own port to a host alone
-            host_port(f"{PREFIX}KAFKA", broker)
     settings.kafka_client()
     return settings
 

@@ -20,8 +20,10 @@ from pydantic import (
     field_serializer,
 )
 
+from metering import variables
 from metering.errors import MeteringError
-from metering.variables import IN_TRITON, OF_THE_COMMAND, PREFIX, as_warnings, unknown_variables
+from metering.variables import PREFIX
+from streams.addresses import host_port
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +141,9 @@ class Settings(BaseModel):
         it asks for the topics.
 
         Raises:
-            InvalidSettings: the file of certificates can't be used.
+            MeteringError: an address is none, or the file of certificates can't be used.
         """
+        self._check_brokers()
         kwargs: dict[str, Any] = {
             "bootstrap_servers": self.kafka,
             "security_protocol": self.kafka_security_protocol,
@@ -154,6 +157,13 @@ class Settings(BaseModel):
             kwargs["sasl_plain_password"] = self.kafka_password.get_secret_value()
         return kwargs
 
+    def _check_brokers(self) -> None:
+        for broker in self.kafka.split(","):
+            if not broker.strip():
+                raise InvalidSettings(f"{PREFIX}KAFKA={self.kafka!r}: want HOST:PORT,HOST:PORT …")
+            if ":" in broker:  # the client adds Kafka's own port to a host alone
+                host_port(f"{PREFIX}KAFKA", broker)
+
     def _ssl_context(self) -> ssl.SSLContext:
         try:
             return ssl.create_default_context(
@@ -165,8 +175,7 @@ class Settings(BaseModel):
 
 def misspelt(env: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each ``METER_*`` variable that is set and that no process reads."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | IN_TRITON | OF_THE_COMMAND
-    return as_warnings(unknown_variables(env, known))
+    return variables.misspelt(env)
 
 
 def _hidden(name: str | None, value: Any) -> Any:

@@ -29,8 +29,9 @@ FILE_NAME = "calibration.toml"
     "--rule",
     type=click.Choice(tuple(COSTS)),
     default="affine-shapley",
+    metavar="RULE",
     show_default=True,
-    help="The rule whose coefficients are fitted.",
+    help=f"The rule whose coefficients are fitted: {', '.join(COSTS)}.",
 )
 @click.option(
     "--last",

@@ -63,13 +63,13 @@ def meter() -> None:
 
     \b
     New here?      meter doctor     is everything on this machine that is needed?
-                   meter demo       traffic, an incident, and a report: two minutes
+                   meter demo       traffic, an incident, and a report
     Then:          meter up         the whole stack on this machine, until Ctrl-C
                    meter replay     a trace of real traffic through it
                    meter top        unit costs, live
                    meter sql        any question
                    meter reconcile  metered usage against Triton's own counters
-    In production: meter topics     the Kafka topics, as they should be, and what they carry
+    In production: meter topics     the Kafka topics: make, check, describe
     """
     if not any(name.upper().startswith(PREFIX) for name in os.environ):
         return

@@ -211,5 +211,7 @@ def _cost_table(charged: Charged) -> Table:
 
 def _total(charged: Charged) -> str:
     lacking = charged.unpriced
+    if charged.usd is None:
+        return f"No cost is known: {lacking:,} requests have no price, see meter top"
     without = f"; {lacking:,} requests have no price: see meter top" if lacking else ""
     return f"{figure(charged.usd, decimals=2, digits=3)} USD in all{without}"

@@ -20,10 +20,18 @@ _FROM_DRIVER = re.compile(r"Received ClickHouse exception, code: \d+, server res
 _CODE = re.compile(r"^Code: (\d+)\. DB::Exception: ")
 _TAIL = re.compile(r"( \(version [^()]*(\([^()]*\))?\))?( \(for url [^)]*\))?$")
 _GRAMMAR = re.compile(r"\.? Expected one of: .*?(?=\.? \([A-Z_]+\)|$)", re.DOTALL)
+_COMMENT = re.compile(r"--\s")
 _READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH|FROM|VALUES)\b", re.I | re.DOTALL)
 
 
-@click.command(short_help="Ask ClickHouse anything.")
+class _MayBeginWithAComment(click.Command):
+    """Takes ``-- ...`` for a query that begins with a comment, and not for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f" {a}" if _COMMENT.match(a) else a for a in args])
+
+
+@click.command(cls=_MayBeginWithAComment, short_help="Ask ClickHouse anything.")
 @click.argument("query")
 @dir_option()
 @click.option("--clickhouse", metavar="URL", help="Ask this ClickHouse.")

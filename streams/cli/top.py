@@ -7,7 +7,7 @@ import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,13 +26,15 @@ from streams.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table
 
     from sinks.clickhouse.queries import ClickHouseReader, UnitCost, Unpriced
 
 EVERY_S = 1.0
 MOST_NAMED = 3
+LEFT_OUT_FIRST = ("in/s", "out/s", "batch", "req/s")
+"""Columns, in the order in which a narrow terminal goes without them."""
 
 
 @click.command(short_help="Unit costs, live.")
@@ -106,7 +108,7 @@ def shown(
     estimated = by_default_weights(costs, calibrate)
     if estimated is not None:
         lines.append(Text(estimated))
-    return Group(table(costs, last_s, unpriced), *lines)
+    return Group(_Fitting(costs, last_s, unpriced), *lines)
 
 
 def calibrate_command(folder: Path) -> str:
@@ -157,8 +159,33 @@ def _amount(unpriced: list[Unpriced]) -> str:
     return f"{requests:,} request{'s' * (requests != 1)} ({figure(seconds, decimals=2)} GPU s)"
 
 
-def table(costs: list[UnitCost], last_s: int, unpriced: Sequence[Unpriced] = ()) -> Table:
-    """One row per tenant and model; USD/h is the spend of the last ``last_s`` as an hourly rate."""
+@dataclass(frozen=True, slots=True)
+class _Fitting:
+    """The table with as many columns as fit in whole."""
+
+    costs: list[UnitCost]
+    last_s: int
+    unpriced: Sequence[Unpriced]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for count in range(len(LEFT_OUT_FIRST) + 1):
+            found = table(self.costs, self.last_s, self.unpriced, LEFT_OUT_FIRST[:count])
+            if (
+                console.measure(found, options=options.update(width=10_000)).maximum
+                <= options.max_width
+            ):
+                break
+        yield found
+
+
+def table(
+    costs: list[UnitCost],
+    last_s: int,
+    unpriced: Sequence[Unpriced] = (),
+    left_out: Sequence[str] = (),
+) -> Table:
+    """One row per tenant and model; USD/h is the spend of the last ``last_s`` as an hourly rate.
+    Columns that are ``left_out`` are rates and sizes, never names or money."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -174,14 +201,13 @@ def table(costs: list[UnitCost], last_s: int, unpriced: Sequence[Unpriced] = ())
     )
     for name in ("tenant", "model"):
         shown.add_column(name, no_wrap=True)
-    for name in ("req/s", "in/s", "out/s", "batch", "USD/h", "$/1M in", "$/1M out"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    if without:
-        shown.add_column("unpriced", justify="right", no_wrap=True)
+    names: tuple[str, ...] = ("req/s", "in/s", "out/s", "batch", "USD/h", "$/1M in", "$/1M out")
+    names += ("unpriced",) * bool(without)
+    kept = [n for n, name in enumerate(names) if name not in left_out]
+    for n in kept:
+        shown.add_column(names[n], justify="right", no_wrap=True)
     for cost in costs:
-        row = (
-            escape(cost.tenant),
-            escape(cost.model),
+        row = [
             figure(cost.requests / last_s, decimals=1),
             figure(cost.input_tokens / last_s),
             figure(cost.output_tokens / last_s),
@@ -189,11 +215,12 @@ def table(costs: list[UnitCost], last_s: int, unpriced: Sequence[Unpriced] = ())
             figure(cost.cost_usd * 3600 / last_s, digits=3),
             _money(cost.usd_per_million_input_tokens),
             _money(cost.usd_per_million_output_tokens),
-        )
+        ]
         lacking = without[cost.tenant, cost.model]
         if lacking == cost.requests:  # no cost is known
-            row = (*row[:6], "–", *row[7:])
-        shown.add_row(*row, *([f"{lacking:,}"] if without else []))
+            row[names.index("USD/h")] = "–"
+        row.append(f"{lacking:,}")
+        shown.add_row(escape(cost.tenant), escape(cost.model), *(row[n] for n in kept))
     return shown
 
 

@@ -40,7 +40,10 @@ class Charged:
     unpriced: int
 
     @property
-    def usd(self) -> Decimal:
+    def usd(self) -> Decimal | None:
+        """``None``: nothing of it has a price."""
+        if self.unpriced and all(cost.usd_per_request is None for cost in self.by_cohort):
+            return None
         return sum((cost.cost_usd for cost in self.by_cohort), Decimal(0))
 
 
@@ -77,11 +80,12 @@ class ReplayReport:
         return problems
 
     def as_json(self) -> dict[str, Any]:
+        usd = None if self.charged is None else self.charged.usd
         return {
             **{name: asdict(counts) for name, counts in self.counts.items()},
             "failed": self.load.failed,
             "interrupted": self.load.interrupted,
-            "cost_usd": None if self.charged is None else f"{self.charged.usd:f}",
+            "cost_usd": None if usd is None else f"{usd:f}",
             "unpriced_requests": None if self.charged is None else self.charged.unpriced,
             "latency_p50_s": self.load.latency_p50_s,
             "latency_p99_s": self.load.latency_p99_s,

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from metering.costs import Driver
 from streams.replay.plan import PlannedRequest, TextPrompt, TextToEmbed, TokenPrompt
+
+if TYPE_CHECKING:
+    from metering.costs import Driver
 
 Incident = Literal["long-prompts", "batch-collapse", "retry-storm", "price-change"]
 INCIDENTS: tuple[Incident, ...] = get_args(Incident)

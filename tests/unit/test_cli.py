@@ -351,3 +351,13 @@ def test_doctor_gives_json_and_says_by_its_exit_code_whether_all_that_is_needed_
     lacking = [c for c in checks if c["needed"] and not c["ok"]]
     assert result.exit_code == (1 if lacking else 0)
     assert all(c["how_to_get_it"] for c in lacking)
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_the_help_of_a_command_fits_into_80_columns(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(meter, [*name.split(), "--help"], terminal_width=80).output
+    assert shown.startswith("Usage:")
+    assert [line for line in shown.splitlines() if len(line) > 80] == []

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from sinks.clickhouse.queries import UnitCost, Unpriced
 from streams.calibrate import fit_all
 from streams.cli.calibrate import _show
 from streams.cli.common import DEFAULT_FOLDER
-from streams.cli.sql import shortened
+from streams.cli.sql import shortened, sql
 from streams.cli.top import _as_json, by_default_weights, calibrate_command, shown
 
 BOOK = Path("/etc/prices.toml")
@@ -85,6 +86,31 @@ def test_a_model_on_a_gpu_without_a_name_is_told_to_name_it(accelerator: str) ->
     assert "model chat names no accelerator" in on_screen([cost("acme")], unpriced, 60, BOOK)
 
 
+def test_on_a_narrow_terminal_rates_are_left_out_and_no_name_or_figure_is_cut_off() -> None:
+    small = [replace(cost(f"tenant-{t}"), model="llama_70b_sim") for t in "abc"]
+    small = [
+        replace(
+            c, cost_usd=Decimal("0.0000000123"), usd_per_million_input_tokens=Decimal("0.0000187")
+        )
+        for c in small
+    ]
+    lacking = [Unpriced("tenant-a", "llama_70b_sim", "x", "y", 3, 1.5)]
+    text = on_screen(small, lacking, 600, BOOK, width=80)
+    table = text.partition("3 requests")[0]
+    assert "…" not in table
+    for shown_whole in (
+        "tenant-a",
+        "llama_70b_sim",
+        "USD/h",
+        "0.0000000738",
+        "0.0000187",
+        "unpriced",
+    ):
+        assert shown_whole in table
+    assert "out/s" not in table
+    assert "out/s" in on_screen(small, lacking, 600, BOOK, width=120)
+
+
 def test_json_has_what_is_unpriced_in_each_cohort() -> None:
     lacking = Unpriced("globex", "chat", "NVIDIA H200", "eu-west", 3, 1.5)
     first, second = _as_json([cost("acme"), cost("globex")], [lacking])
@@ -102,6 +128,18 @@ def test_a_tenant_may_be_called_what_a_terminal_would_take_for_markup() -> None:
 
 def test_without_a_request_it_says_so() -> None:
     assert on_screen([], [], 60, BOOK).strip() == "no request in the last 60 s"
+
+
+def test_a_query_may_begin_with_a_comment() -> None:
+    query = "-- What did each tenant spend?\nSELECT 1"
+    read = sql.make_context("sql", [query, "--format", "CSV"]).params
+    assert read["query"].strip() == query
+    assert read["output_format"] == "CSV"
+
+
+def test_a_misspelt_option_of_sql_is_no_query() -> None:
+    with pytest.raises(click.NoSuchOption):
+        sql.make_context("sql", ["--formt", "CSV", "SELECT 1"])
 
 
 @pytest.mark.parametrize(

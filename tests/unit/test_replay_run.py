@@ -13,6 +13,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from sinks.clickhouse.queries import UnitCost
+from streams.cli.replay import _total
 from streams.replay.load_result import Cohort, LoadResult, Progress, Tally
 from streams.replay.plan import PlannedRequest, TokenPrompt
 from streams.replay.run import Charged, Counts, ReplayReport, progress_line, run_replay
@@ -145,6 +146,14 @@ def test_a_replay_that_went_well_has_no_problem_and_a_cost() -> None:
     report = ReplayReport(DONE, DONE, DONE, LOAD, charged)
     assert report.problems == []
     assert report.as_json()["cost_usd"] == "0.008"
+
+
+def test_the_cost_of_a_replay_without_any_price_is_not_known_and_not_0() -> None:
+    unpriced = Charged([replace(COST, cost_usd=Decimal(0), usd_per_request=None)], 2)
+    assert ReplayReport(DONE, DONE, DONE, LOAD, unpriced).as_json()["cost_usd"] is None
+    assert _total(unpriced) == "No cost is known: 2 requests have no price, see meter top"
+    mixed = Charged([COST, *unpriced.by_cohort], 2)
+    assert _total(mixed) == "0.00400 USD in all; 2 requests have no price: see meter top"
 
 
 def test_problems_are_sentences_and_no_objects() -> None:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.errors import MeteringError
+from metering.variables import OF_SERVICES
 from sinks.clickhouse.connection import connect
 from streams.detection.__main__ import alert_sinks
 from streams.settings import METADATA_MAX_AGE_MS, InvalidSettings, Settings, misspelt
@@ -152,7 +153,8 @@ async def test_a_process_without_its_neighbours_logs_no_secret(
             *command, env=env, stdout=stream, stderr=stream
         )
         try:
-            await until(lambda: b"retrying until it succeeds" in log.read_bytes(), timeout_s=90)
+            waits = b"again in" if process == "detection" else b"retrying until it succeeds"
+            await until(lambda: waits in log.read_bytes(), timeout_s=90)
         finally:
             running.kill()
             await running.wait()
@@ -255,6 +257,10 @@ def test_every_variable_that_the_project_reads_is_known() -> None:
     assert misspelt(dict.fromkeys(read - {"METER_RECEIPT"}, "")) == []  # an output of a model
 
 
+def test_a_model_in_triton_knows_the_variables_of_every_service() -> None:
+    assert {f"METER_{name.upper()}" for name in Settings.model_fields} == OF_SERVICES
+
+
 def test_what_kubernetes_sets_for_a_service_is_not_misspelt() -> None:
     env = {
         "METER_DETECTOR_SERVICE_HOST": "10.0.0.1",
@@ -264,6 +270,17 @@ def test_what_kubernetes_sets_for_a_service_is_not_misspelt() -> None:
         "METER_DETECTOR_PORT_9400_TCP_ADDR": "10.0.0.1",
     }
     assert misspelt(env) == []
+
+
+@pytest.mark.parametrize("kafka", ["", "k:1,", "k:port", "k:0", "k:99999", "k:1,http://k:2"])
+def test_an_address_of_kafka_that_is_none_is_an_error_that_names_the_variable(kafka: str) -> None:
+    with pytest.raises(MeteringError, match="METER_KAFKA"):
+        Settings(kafka=kafka).kafka_client()
+
+
+@pytest.mark.parametrize("kafka", ["kafka", "k:1,k:2", "[::1]:9092", "10.0.0.1:9092, k"])
+def test_a_list_of_addresses_of_kafka_is_taken_as_it_is(kafka: str) -> None:
+    assert Settings(kafka=kafka).kafka_client()["bootstrap_servers"] == kafka
 
 
 def test_a_plain_kafka_is_given_neither_tls_nor_credentials() -> None:

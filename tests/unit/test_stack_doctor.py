@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from streams import doctor
+from streams.cli.doctor import shown
+from streams.doctor import Check
 
 
 def test_every_failed_check_says_how_to_get_it_and_no_passed_one_does(tmp_path: Path) -> None:
@@ -71,3 +75,17 @@ def test_jars_that_are_not_fetched_yet_are_no_obstacle(
     assert not check.ok
     assert not check.needed
     assert check.found.startswith("0 of ")
+
+
+def test_at_80_columns_no_path_and_no_advice_is_cut_off() -> None:
+    path = "/opt/" + "long-name/" * 9 + "jars"
+    found = [
+        Check("kafka jars", False, f"0 of 46 verified in {path}", "nothing to do", needed=False),
+        Check("java", True, "Java 17", ""),
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(shown(found))
+    text = console.export_text()
+    assert path in "".join(text.split())
+    assert "nothing to do" in text
+    assert "…" not in text

@@ -94,6 +94,11 @@ def log_error(message: str) -> None:
     pb_utils.Logger.log_error(message)
 
 
+def log_warning(message: str) -> None:
+    """Into Triton's own log."""
+    pb_utils.Logger.log_warn(message)
+
+
 def log_info(message: str) -> None:
     """Into Triton's own log."""
     pb_utils.Logger.log_info(message)

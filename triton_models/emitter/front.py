@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from metering.usage import LATEST, Operation, Outcome
+from metering.variables import misspelt
 from triton_models.emitter import backend
 from triton_models.emitter.facts import (
     facts_of,
@@ -55,6 +56,8 @@ class MeteredFront:
     operation: ClassVar[Operation]
 
     def initialize(self, args: dict[str, str]) -> None:
+        for warning in misspelt(os.environ):
+            backend.log_warning(f"{args['model_instance_name']}: {warning}")
         config = json.loads(args["model_config"])
         given = parameters_of(config)
         self._config: FrontConfig = front_config_of(given)

@@ -14,6 +14,7 @@ from metering.apportion import DEFAULT_LABEL
 from metering.finishing import usage_of_payload
 from metering.records import Timing, Took, encode_head, encode_record
 from metering.usage import Operation, Outcome
+from metering.variables import misspelt
 from triton_models.emitter import backend
 from triton_models.emitter.behind import ABANDONED, Behind
 from triton_models.emitter.cancelled import Watch, watch_of
@@ -77,6 +78,8 @@ class MeteredModel(ABC):
         self._prefill_ns, self._decode_ns = prefill_ns, decode_ns
 
     def initialize(self, args: dict[str, str]) -> None:
+        for warning in misspelt(os.environ):
+            backend.log_warning(f"{args['model_instance_name']}: {warning}")
         self.config = json.loads(args["model_config"])
         given = parameters_of(self.config)
         self.facts = facts_of(args, os.environ, this_process())
