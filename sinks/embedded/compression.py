@@ -6,6 +6,7 @@ body that decompresses to a large one never takes more memory than a large body 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -137,6 +138,8 @@ async def decoded(body: AsyncIterator[bytes], encoding: str) -> AsyncIterator[by
                 rest, frame = bytes(frame.unused_data or b""), None
             if plain:
                 yield plain
+            else:  # a body of empty frames is long at work, and others are to be served
+                await asyncio.sleep(0)
     if frame is not None:
         raise QueryError.of("CANNOT_DECOMPRESS", f"The {encoding} body ends in mid-frame")
 
