@@ -213,8 +213,8 @@ def test_additions_of_any_size_come_through(values: list[int]) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b'{"format":2}', b"\xff"])
-def test_additions_of_another_version_are_named(value: bytes) -> None:
-    with pytest.raises(MeteringError, match="additions that this version does not read"):
+def test_what_is_no_additions_is_refused(value: bytes) -> None:
+    with pytest.raises(UnreadableUsage, match="malformed: no additions"):
         decode(value)
 
 
