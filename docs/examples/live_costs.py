@@ -90,7 +90,8 @@ async def connect(address, cluster):
     except (KafkaError, OSError, ValueError, OverflowError) as exc:
         await consumer.stop()
         sys.exit(f"Kafka at {address!r} does not answer: {exc}. --kafka takes HOST:PORT")
-    logging.disable(logging.NOTSET)
+    finally:
+        logging.disable(logging.NOTSET)
     return consumer
 
 

@@ -39,6 +39,28 @@ class ClickHouseTarget:
         found = _BEFORE_PATH.match(self.url)
         return found[0] if found is not None and "@" not in self.url else "(hidden)"
 
+    def endpoint(self) -> tuple[str, str, int]:
+        """Scheme, host and port of the URL.
+
+        Raises:
+            MeteringError: the URL is not ``http(s)://HOST[:PORT]``.
+        """
+        parts = urlsplit(self.url)
+        if (
+            "@" in self.url or parts.query or parts.fragment
+        ):  # not shown: a password may be in it, and would be in every error
+            raise MeteringError(
+                "the ClickHouse URL has credentials: set METER_CLICKHOUSE_USER and "
+                "METER_CLICKHOUSE_PASSWORD instead"
+            )
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+            raise MeteringError(f"ClickHouse URL {self.address!r}: want http(s)://HOST[:PORT]")
+        return parts.scheme, parts.hostname, port or (8443 if parts.scheme == "https" else 8123)
+
 
 def connect(target: ClickHouseTarget, *, database: str | None = None, **options: Any) -> Client:
     """A client over HTTP(S). Retries of the driver are off: who writes decides about retries. What
@@ -48,26 +70,13 @@ def connect(target: ClickHouseTarget, *, database: str | None = None, **options:
         SinkUnavailable: nobody answers there, or the credentials are wrong.
         MeteringError: the URL is not ``http(s)://HOST[:PORT]``.
     """
-    parts = urlsplit(target.url)
-    if (
-        "@" in target.url or parts.query or parts.fragment
-    ):  # not shown: a password may be in it, and would be in every error
-        raise MeteringError(
-            "the ClickHouse URL has credentials: set METER_CLICKHOUSE_USER and "
-            "METER_CLICKHOUSE_PASSWORD instead"
-        )
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise MeteringError(f"ClickHouse URL {target.address!r}: want http(s)://HOST[:PORT]")
-    options.setdefault("compress", not _is_loopback(parts.hostname))
+    scheme, host, port = target.endpoint()
+    options.setdefault("compress", not _is_loopback(host))
     try:
         return clickhouse_connect.get_client(
-            host=parts.hostname,
-            port=port or (8443 if parts.scheme == "https" else 8123),
-            secure=parts.scheme == "https",
+            host=host,
+            port=port,
+            secure=scheme == "https",
             username=target.user,
             password=target.password,
             database=target.database if database is None else database,

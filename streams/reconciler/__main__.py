@@ -24,6 +24,7 @@ async def run(settings: Settings) -> None:
     registry = CollectorRegistry()
     publisher = Publisher(settings)
     target = clickhouse_target(settings)
+    target.endpoint()
     writer, judging = CapacityWriter(target), Judging(target)
     reconciler = Reconciler(settings, writer, publisher, judging, ReconcilerMetrics(registry))
     serve(registry, settings.metrics_host, settings.metrics_port, Liveness())

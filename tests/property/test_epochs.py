@@ -109,6 +109,7 @@ async def test_the_end_of_a_new_topic_is_where_its_own_messages_end(
     monkeypatch.setattr("streams.worker.pricing.time.time_ns", lambda: NOON_NS + 60 * NS)
     bench.written_to = 6
     assert await bench.pricing.tick() == []
+    bench.pricing.measure(NOON_NS, 6)
     assert bench.metric("meter_lag_messages", partition="0") == 1
     bench.written_to = 5
     assert await bench.pricing.tick()
@@ -126,8 +127,7 @@ class Kept:
         async def write(rows: WindowRows) -> None:
             self.versions += [2 * told.counted_to + told.final for told in rows.told]
 
-        async def commit(records: list[Record], beside: object) -> None:
-            await beside  # type: ignore[misc]
+        async def commit(records: list[Record]) -> None:
             for r in records:
                 if r.topic == COST_WINDOWS:
                     self.rows.append(r)
@@ -144,7 +144,7 @@ class Kept:
             0,
             totals=totals,
             write_rows=write,
-            commit=commit,  # type: ignore[arg-type]
+            commit=commit,
             read_stretch=nothing,
             metrics=WorkerMetrics(CollectorRegistry()),
         )

@@ -30,10 +30,9 @@ class Consumer:
     def __init__(self, requests: str, windows: str, **_: Any) -> None:
         self._topics = (requests, windows)
 
-    async def __aenter__(self) -> Consumer:
-        return self
+    async def start(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def stop(self) -> None: ...
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         values = [(topic, value) for value in HOSTILE for topic in self._topics]
@@ -53,5 +52,5 @@ async def test_messages_that_can_not_be_read_are_told_and_passed_over(
     monkeypatch.setattr(sys, "argv", ["live_costs.py", "acme"])
     await example.main()
     said = capsys.readouterr().out.splitlines()
-    assert said[-1] == "window 0 + 10 s  m in all regions  2.000000000 USD  1 requests"
+    assert said[-1] == "window 0 + 10 s  m in all regions  2 USD  1 requests"
     assert len([line for line in said if "is passed over" in line]) > len(HOSTILE)
