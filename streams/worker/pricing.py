@@ -197,7 +197,8 @@ class Pricing:
         if end is not None:
             next_offset = self._done_to + 1 - self._ledger.epoch.begin
             self._metrics.lag.labels(partition).set(max(0, end - next_offset))
-        self._metrics.counted_to.labels(partition).set(self._done_to)
+        if self._done_to >= 0:
+            self._metrics.counted_to.labels(partition).set(self._done_to)
         closing_ns = max(self._closing_ns, self._mark().closing_ns)
         if closing_ns:
             self._metrics.watermark_delay.labels(partition).set((now_ns - closing_ns) / 1e9)
