@@ -165,7 +165,7 @@ def _tellings(draw: st.DrawFn) -> tuple[list[tuple[int, int, int, int]], list[Bo
     named = draw(st.booleans())
     boards = [
         Board(
-            NOON_NS + draw(st.integers(-200, 100)) * NS + n,
+            NOON_NS + draw(st.integers(-200, 99)) * NS + n,
             f"{uuid4().hex}/{n}" if named else "",
             draw(st.frozensets(seconds, max_size=100)),
         )
