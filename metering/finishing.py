@@ -23,9 +23,10 @@ from metering.apportion import (
 )
 from metering.errors import MeteringError, UnreadableUsage
 from metering.names import MAX_LENGTH
-from metering.record_rows import MAX_COUNT, Row, rows_of, text_of
+from metering.record_rows import Row, rows_of, text_of
 from metering.records import CONSTANT, VERSION, Asked, RuleRecipe, Timing, Took, is_record
 from metering.usage import (
+    MAX_COUNT,
     OTHER_OPERATION,
     UNEXECUTED,
     Operation,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from metering.columns import Coded, Distinct, Ints, Texts, coded
 from metering.usage import (
-    LIMIT,
+    MAX_COUNT,
+    MAX_ROWS,
     SUMMED,
     UNEXECUTED,
     IdentitySource,
@@ -29,9 +30,7 @@ from metering.usage import (
 from metering.usage_columns import VERSION
 from metering.usage_struct import Event, payer_in
 
-MAX_COUNT = LIMIT
 MAX_EPOCH_NS = 2**63
-MAX_ROWS = 2**32
 _HEAD_INTS = (
     "sequence", "speedup", "batch_size", "wall_ns", "gpu_ns", "stalled_ns", "start_monotonic_ns",
     "end_epoch_ns",
@@ -204,7 +203,7 @@ def hold(frame: Frame) -> None:
     _every(b("prefill_ns") + b("decode_ns") <= b("gpu_ns"))
     sums = {name: _sums(frame, r(name)) for name in SUMMED}
     for values in sums.values():
-        _every(values < LIMIT)
+        _every(values < MAX_COUNT)
     for whole, part in (("prefill_ns", "prefill_gpu_ns"), ("decode_ns", "decode_gpu_ns")):
         _every(~_is_known(frame.batches[whole]) | (sums[part] == b(whole)))
 

@@ -15,10 +15,8 @@ from metering.apportion import Turn, Work
 from metering.errors import MeteringError
 from metering.names import MAX_LENGTH, clean, fault_of, mended
 from metering.records import Asked, Took
-from metering.usage import UNATTRIBUTED, IdentitySource, Outcome, shown
+from metering.usage import MAX_COUNT, MAX_ROWS, UNATTRIBUTED, IdentitySource, Outcome, shown
 
-MAX_COUNT = 2**53
-MAX_ROWS = 2**32
 _OUTCOMES = frozenset(get_args(Outcome))
 _SOURCES = frozenset(get_args(IdentitySource))
 _COUNTS = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens", "rows")

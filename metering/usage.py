@@ -9,10 +9,13 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, mo
 from metering.errors import UnreadableUsage
 
 # Strict: true, "1" and 1.0 are no counts, though pydantic would make some of them.
-NonNegative = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+MAX_COUNT = 2**53
+MAX_ROWS = 2**32
+"""Counts and rows are below."""
+NonNegative = Annotated[int, Field(ge=0, lt=MAX_COUNT, strict=True)]
 """Counts and durations; 2**53 ns are 104 days. Sums of a batch have the same bound (``SUMMED``)."""
 EpochNs = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-Rows = Annotated[int, Field(ge=1, lt=2**32, strict=True)]
+Rows = Annotated[int, Field(ge=1, lt=MAX_ROWS, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 IdentitySource = Literal["parameter", "header", "none", "gateway", "refused"]
 """Where the tenant came from. ``gateway``: signed by it; ``refused``: what the client said about
@@ -47,9 +50,8 @@ WASTED: frozenset[Outcome] = frozenset(("error", "failed", "cancelled"))
 """Outcomes whose GPU time was spent on an answer that nobody got."""
 
 SUMMED = ("input_tokens", "output_tokens", "prefill_gpu_ns", "decode_gpu_ns")
-"""Fields of requests whose sums over a batch are below ``LIMIT`` too. (GPU time is the batch's, and
-the others are parts of these.)"""
-LIMIT = 2**53
+"""Fields of requests whose sums over a batch are below ``MAX_COUNT`` too. (GPU time is the
+batch's, and the others are parts of these.)"""
 
 UNATTRIBUTED = "unattributed"
 LATEST = "latest"
@@ -219,8 +221,8 @@ class UsageBatch(Frozen):
     def _sums_within_bounds(self) -> Self:
         for name in SUMMED:
             total = sum(getattr(r, name) or 0 for r in self.requests)
-            if total >= LIMIT:
-                raise ValueError(f"{name} of its requests sum to {total}, not below {LIMIT}")
+            if total >= MAX_COUNT:
+                raise ValueError(f"{name} of its requests sum to {total}, not below {MAX_COUNT}")
         return self
 
     @model_validator(mode="after")
@@ -242,8 +244,13 @@ def parse_usage(raw: bytes) -> UsageBatch:
     try:
         return UsageBatch.model_validate_json(raw)
     except ValidationError as exc:
-        malformed = exc.errors(include_url=False)[0]["type"] == "json_invalid"
-        raise UnreadableUsage("malformed" if malformed else "invalid", describe(exc)) from exc
+        raise unreadable(exc) from exc
+
+
+def unreadable(exc: ValidationError) -> UnreadableUsage:
+    """What pydantic found, as the reason and detail of a dead letter."""
+    malformed = exc.errors(include_url=False)[0]["type"] == "json_invalid"
+    return UnreadableUsage("malformed" if malformed else "invalid", describe(exc))
 
 
 def describe(exc: ValidationError) -> str:

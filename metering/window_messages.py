@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from pydantic import ValidationError
-
-from metering.cloudevents import COST_WINDOW_TYPE, check_headers
+from metering.cloudevents import COST_WINDOW_TYPE
 from metering.costs import WindowRow
 from metering.errors import UnreadableUsage
-from metering.heartbeats import FUTURE_NS, unreadable
 from metering.messages import Message
 from metering.names import MAX_LENGTH
+from metering.reading import FUTURE_NS, read_event
 from metering.window_sums import MOST_USD
 
 BELOW_USD = Decimal(MOST_USD)
@@ -27,11 +25,7 @@ def window_row_of(message: Message) -> WindowRow:
         UnreadableUsage: with the reason ``wrong-type``, ``malformed``, ``invalid`` or
             ``from-the-future``.
     """
-    check_headers(message.headers, COST_WINDOW_TYPE)
-    try:
-        row = WindowRow.model_validate_json(message.value)
-    except ValidationError as exc:
-        raise unreadable(exc) from None
+    row = read_event(message, COST_WINDOW_TYPE, WindowRow)
     length_ms = row.window_seconds * 1000
     if row.window_start_ms < 0 or row.window_start_ms % length_ms:
         raise UnreadableUsage(

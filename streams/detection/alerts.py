@@ -21,13 +21,11 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from pydantic import ValidationError
 
-from metering.cloudevents import COST_ANOMALY_TYPE, check_headers
+from metering.cloudevents import COST_ANOMALY_TYPE
 from metering.costs import Anomaly
 from metering.errors import SinkRefused, SinkUnavailable, UnreadableUsage
-from metering.heartbeats import unreadable
-from metering.messages import Message
+from metering.reading import read_event
 from sinks.outages import OUTAGES
 from sinks.prometheus import DetectorMetrics
 from streams.detection.pending_alerts import Alert, PendingAlerts, Place
@@ -190,7 +188,7 @@ class Delivery:
                 place = (partition.partition, record.offset)
                 published_ms = min(max(record.timestamp or 0, 0), now_ns // 10**6)
                 try:
-                    anomaly = anomaly_of(message)
+                    anomaly = read_event(message, COST_ANOMALY_TYPE, Anomaly)
                 except UnreadableUsage as exc:
                     self._give_up(f"offset {record.offset}", exc)
                     self._pending.pass_over(place)
@@ -264,12 +262,3 @@ class Delivery:
         else:
             OUTAGES.recovered(self)
             self._pending.committed(offsets)
-
-
-def anomaly_of(message: Message) -> Anomaly:
-    """Raises UnreadableUsage: it is none."""
-    check_headers(message.headers, COST_ANOMALY_TYPE)
-    try:
-        return Anomaly.model_validate_json(message.value)
-    except ValidationError as exc:
-        raise unreadable(exc) from None
