@@ -16,6 +16,8 @@ from uuid import uuid4
 
 import pytest
 
+from sinks.clickhouse.connection import ClickHouseTarget
+
 Body = bytes | Iterator[bytes]
 
 
@@ -56,6 +58,11 @@ class ClickHouse:
     @property
     def password(self) -> str:
         return urlsplit(self.url).password or ""
+
+    def target(self, database: str) -> ClickHouseTarget:
+        """For the project's own clients; the database need not be there."""
+        url = f"{urlsplit(self.url).scheme}://{self.host}:{self.port}"
+        return ClickHouseTarget(url, self.user, self.password, database)
 
     def send(
         self,
@@ -165,6 +172,14 @@ def clickhouse(address: ClickHouse) -> Iterator[ClickHouse]:
     address.value(f"CREATE DATABASE {name}")
     yield ClickHouse(address.url, name)
     address.value(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def target(address: ClickHouse) -> Iterator[ClickHouseTarget]:
+    """A database of the test's own, not yet made."""
+    name = f"contract_{uuid4().hex[:12]}"
+    yield address.target(name)
+    address.value(f"DROP DATABASE IF EXISTS {name}")
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 
@@ -24,30 +21,13 @@ MakeBatch = Callable[..., UsageBatch]
 NOON_MS = 1_780_000_000_000
 
 
-class Address(Protocol):
-    """The part of the implementations' fixture that is used here."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def password(self) -> str: ...
-    def value(self, query: str, **url: object) -> str: ...
-
-
 @pytest.fixture
-def store(address: Address) -> Iterator[tuple[ClickHouseWriter, ClickHouseReader]]:
-    parts = urlsplit(address.url)
-    name = f"calibration_{uuid4().hex[:12]}"
-    url = f"{parts.scheme}://{parts.hostname}:{parts.port}"
-    target = ClickHouseTarget(url, address.user, address.password, name)
+def store(target: ClickHouseTarget) -> Iterator[tuple[ClickHouseWriter, ClickHouseReader]]:
     migrate(target)
     writer, reader = ClickHouseWriter(target), ClickHouseReader(target)
     yield writer, reader
     reader.close()
     writer.close()
-    address.value(f"DROP DATABASE IF EXISTS {name}")
 
 
 def test_only_whole_batches_without_errors_are_measured_in_the_accelerators_own_time(

@@ -14,7 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -45,15 +45,6 @@ def running(query: str, query_id: str = "") -> str:
     """The question how many queries run that begin so."""
     is_it = f"startsWith(query, '{query}') AND query_id LIKE '%{query_id}%'"
     return f"SELECT countIf({is_it}) FROM system.processes"
-
-
-def until(holds: Callable[[], bool], *while_running: Future[Answer]) -> None:
-    """Fails where one of ``while_running`` has ended, or two minutes have passed, before."""
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert not while_running or not all(future.done() for future in while_running)
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # ── Being asked whether it is there ──────────────────────────────────────────────────────────
@@ -223,7 +214,7 @@ def test_a_session_serves_one_request_at_a_time(address: ClickHouse) -> None:
     with ThreadPoolExecutor(1) as pool:
         question = f"SELECT sleep(3) AS s{uuid4().hex}"
         slow = pool.submit(address.post, question, session_id=session)
-        until(lambda: address.value(running(question)) == "1", slow)
+        eventually(lambda: address.value(running(question)) == "1", slow)
         assert address.post("SELECT 1", session_id=session).code == 373
         assert slow.result().status == 200
     assert address.value("SELECT 1", session_id=session) == "1"
@@ -454,7 +445,7 @@ def test_two_queries_run_at_the_same_time(address: ClickHouse) -> None:
     mark = f"slow_{uuid4().hex}"
     with ThreadPoolExecutor(4) as pool:
         slow = [pool.submit(address.post, f"SELECT sleep(3) AS {mark}") for _ in range(4)]
-        until(lambda: int(address.value(running(f"SELECT sleep(3) AS {mark}"))) >= 2, *slow)
+        eventually(lambda: int(address.value(running(f"SELECT sleep(3) AS {mark}"))) >= 2, *slow)
         assert [s.result().body for s in slow] == [b"0\n"] * 4
 
 
@@ -462,7 +453,7 @@ def test_the_same_query_id_runs_once_at_a_time(address: ClickHouse) -> None:
     query_id = str(uuid4())
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(address.post, "SELECT sleep(3)", query_id=query_id)
-        until(lambda: address.value(running("SELECT sleep(3)", query_id)) == "1", slow)
+        eventually(lambda: address.value(running("SELECT sleep(3)", query_id)) == "1", slow)
         assert address.post("SELECT 1", query_id=query_id).code == 216
         assert slow.result().status == 200
     assert address.value("SELECT 1", query_id=query_id) == "1"
@@ -510,9 +501,9 @@ def test_a_client_that_goes_away_ends_its_query(address: ClickHouse) -> None:
         query,
         address.credentials,
     )
-    until(lambda: address.value(running(query)) == "1")
+    eventually(lambda: address.value(running(query)) == "1")
     connection.close()
-    until(lambda: address.value(running(query)) == "0")
+    eventually(lambda: address.value(running(query)) == "0")
 
 
 # ── Clients ──────────────────────────────────────────────────────────────────────────────────
@@ -690,7 +681,7 @@ def test_too_many_queries_are_refused_and_leave_no_trace(
             answers.append(server.post("SELECT 1"))
             return answers[-1].code == 202
 
-        until(is_refused, *slow)
+        eventually(is_refused, *slow)
         assert answers[-1].status == 500
         assert [s.result().status for s in slow] == [200, 200]
     for _ in range(20):
@@ -699,7 +690,7 @@ def test_too_many_queries_are_refused_and_leave_no_trace(
                 b"GET /?query=SELECT+sleepEachRow(0.5)+FROM+numbers(4) HTTP/1.1\r\n\r\n"
             )
             time.sleep(0.02)
-    until(lambda: server.post("SELECT 1").code != 202)
+    eventually(lambda: server.post("SELECT 1").code != 202)
     assert [server.value("SELECT 1") for _ in range(5)] == ["1"] * 5
 
 
@@ -735,7 +726,7 @@ def test_a_running_query_does_not_hold_up_the_end(start_embedded: Start, tmp_pat
     endless = "SELECT count() FROM numbers(1000000000000)"
     with ThreadPoolExecutor(1) as pool:
         running_query = pool.submit(process.server.post, endless)
-        until(lambda: process.server.value(running(endless)) == "1", running_query)
+        eventually(lambda: process.server.value(running(endless)) == "1", running_query)
         assert process.stop() == 0
         with pytest.raises((OSError, http.client.HTTPException)):
             running_query.result()

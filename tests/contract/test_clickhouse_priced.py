@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
-from urllib.parse import urlsplit
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,15 +11,8 @@ from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.queries import ClickHouseReader
 from sinks.clickhouse.schema import migrate, migrations
 
-
-class Address(Protocol):
-    @property
-    def url(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def password(self) -> str: ...
-    def value(self, query: str, **url: object) -> str: ...
+if TYPE_CHECKING:
+    from conftest import ClickHouse
 
 
 OLD_ROWS = """
@@ -40,18 +30,15 @@ VALUES
 
 
 @pytest.fixture
-def target(address: Address, monkeypatch: pytest.MonkeyPatch) -> Iterator[ClickHouseTarget]:
+def target(
+    target: ClickHouseTarget, address: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> ClickHouseTarget:
     """A database of the version before, with rows in it."""
-    parts = urlsplit(address.url)
-    name = f"priced_{uuid4().hex[:12]}"
-    url = f"{parts.scheme}://{parts.hostname}:{parts.port}"
-    target = ClickHouseTarget(url, address.user, address.password, name)
     with monkeypatch.context() as before:
         before.setattr(schema, "migrations", lambda: [m for m in migrations() if m < "0007"])
         migrate(target)
-    address.value(OLD_ROWS.format(name))
-    yield target
-    address.value(f"DROP DATABASE IF EXISTS {name}")
+    address.value(OLD_ROWS.format(target.database))
+    return target
 
 
 def test_rows_from_before_have_the_priced_sums_that_are_known_and_no_other(
@@ -74,7 +61,7 @@ def test_rows_from_before_have_the_priced_sums_that_are_known_and_no_other(
     ]
 
 
-def test_tokens_per_second_do_not_wrap_round(target: ClickHouseTarget, address: Address) -> None:
+def test_tokens_per_second_do_not_wrap_round(target: ClickHouseTarget, address: ClickHouse) -> None:
     """2^53 tokens times 10^9 leave 64 bits."""
     migrate(target)
     most = 2**53 - 1

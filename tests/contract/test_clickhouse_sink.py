@@ -8,9 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Protocol
-from urllib.parse import urlsplit
-from uuid import uuid4
+from typing import Any
 
 import pytest
 
@@ -37,28 +35,6 @@ BOOK = parse_price_book(
     'usd_per_gpu_hour = "987654.123456789"\neffective_from = 2020-01-01T00:00:00Z\n',
     "book",
 )
-
-
-class Address(Protocol):
-    """The part of the implementations' fixture that is used here."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def password(self) -> str: ...
-    def value(self, query: str, **url: object) -> str: ...
-
-
-@pytest.fixture
-def target(address: Address) -> Iterator[ClickHouseTarget]:
-    """A database of the test's own, not yet made."""
-    parts = urlsplit(address.url)
-    name = f"sink_{uuid4().hex[:12]}"
-    url = f"{parts.scheme}://{parts.hostname}:{parts.port}"
-    yield ClickHouseTarget(url, address.user, address.password, name)
-    address.value(f"DROP DATABASE IF EXISTS {name}")
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ rows again, provisional rows, corrections of windows long final, parts that noth
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
@@ -20,31 +19,21 @@ from benchmarks.sql.fill import (
     tell_windows,
 )
 from benchmarks.sql.questions import questions, readme_queries
-from sinks.clickhouse.connection import ClickHouseTarget, Client, connect
+from sinks.clickhouse.connection import Client, connect
 from sinks.clickhouse.schema import migrate
+
+if TYPE_CHECKING:
+    from conftest import ClickHouse
 
 DAY_S = 86_400
 MONTH = Month(lines=8_000, begin_s=20_605 * DAY_S, fresh_lines=640)
 ASKED = questions(MONTH.end_s)
 
 
-class Address(Protocol):
-    """The part of the implementations' fixture that is used here."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def user(self) -> str: ...
-    @property
-    def password(self) -> str: ...
-
-
 @pytest.fixture(scope="module")
-def client(address: Address) -> Iterator[Client]:
+def client(address: ClickHouse) -> Iterator[Client]:
     """A database of this file's own, in which nothing merges by itself."""
-    parts = urlsplit(address.url)
-    url = f"{parts.scheme}://{parts.hostname}:{parts.port}"
-    target = ClickHouseTarget(url, address.user, address.password, f"sums_{uuid4().hex[:12]}")
+    target = address.target(f"sums_{uuid4().hex[:12]}")
     migrate(target)
     with connect(target) as connected:
         columns = connected.query("SELECT * FROM cost_windows LIMIT 0").column_names
