@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from metering.usage import RequestUsage, UsageBatch
+from sinks.outages import OUTAGES
 
 # How long an example takes says more of the machine, and of what else it does, than of the code.
 settings.register_profile("tests", deadline=None)
@@ -64,3 +65,10 @@ def make_batch(sequence: int = 0, **changes: Any) -> UsageBatch:
 @pytest.fixture(scope="session")
 def batch_of() -> Callable[..., UsageBatch]:
     return make_batch
+
+
+@pytest.fixture(autouse=True)
+def _no_outage_of_another_test() -> Iterator[None]:
+    """The whole process shares them: one that a test leaves open would silence the next test."""
+    yield
+    OUTAGES._open.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from aiohttp import web
@@ -17,7 +17,6 @@ from metering.prices import PriceBook
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
 from sinks.http_post import HttpPost, RetryPolicy
-from sinks.outages import OUTAGES
 from sinks.prometheus import WorkerMetrics
 from streams.worker import line_store as line_store_module
 from streams.worker import owned as owned_module
@@ -30,14 +29,11 @@ from streams.worker.transaction import Lost
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line_store_module, "WITHIN_S", 0.001)
     for module in (owned_module, patience_module, retries_module):
         monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
         monkeypatch.setattr(module, "RETRY_MOST_S", 0.002)
-    OUTAGES._open.clear()
-    yield
-    OUTAGES._open.clear()
 
 
 @pytest.fixture
