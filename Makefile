@@ -46,8 +46,8 @@ demo: env ## calm traffic, an incident, and the report: what it cost, whose it w
 up: env ## the whole stack on this machine, until Ctrl-C
 	$(APP)/bin/meter up
 
-test: env check ## every check and every test, with the real processes, two files of tests at a time
-	$(APP)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: env check ## every check and every test, with the real processes, three files of tests at a time, as they often wait
+	$(APP)/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-clients: $(APP)/.done ## the ClickHouse endpoint by clickhouse-go and @clickhouse/client; needs Go and Node
 	$(APP)/bin/python -m tests.clients.run
