@@ -146,14 +146,14 @@ def survives(batch: list[tuple[str, Identity]]) -> None:
             assert request.tenant == UNATTRIBUTED
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_thousand_fuzzed_payloads_crash_nothing_and_none_passes_for_the_gateways(
+@pytest.mark.parametrize("seed", range(2))
+def test_ten_thousand_fuzzed_payloads_crash_nothing_and_none_passes_for_the_gateways(
     seed: int, gate_that: Callable[[str], Gate]
 ) -> None:
     rng = random.Random(seed)
     gates = [gate_that("rejects"), gate_that("ignores")]
     readable = proven = 0
-    for number in range(1_000):
+    for number in range(10_000):
         text = payload(rng)
         request_id = junk(rng, 9)
         pairs = pairs_of(text)
@@ -172,9 +172,9 @@ def test_a_thousand_fuzzed_payloads_crash_nothing_and_none_passes_for_the_gatewa
         assert signed or judged.source == "refused"
         assert signed or judged.refusal is not None
     # What it fuzzes is not all waste that is dropped at the door.
-    assert readable > 400
-    assert proven > 3  # A token with a name that can't be one proves nothing.
-    assert sum(gate.refused.total() for gate in gates) > 700
+    assert readable > 4_000
+    assert proven > 50  # A token with a name that can't be one proves nothing.
+    assert sum(gate.refused.total() for gate in gates) > 7_000
 
 
 values = st.recursive(

@@ -74,7 +74,7 @@ def saved_of(saved: dict[bytes, bytes], ledger: Ledger) -> dict[bytes, bytes]:
     return {key: value for key, value in kept.items() if value is not None}
 
 
-@settings(max_examples=150)
+@settings(max_examples=400)
 @given(takes_of_many(), st.data())
 @example([[(0, 0, 0, 8 * DAY_S)], [(1, 0, 0, 0), (0, 0, 5, 9 * DAY_S), (2, 0, 6, 9 * DAY_S)]], None)
 def test_the_ledger_decides_as_the_plain_rule_does(

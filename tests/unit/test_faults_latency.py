@@ -32,7 +32,7 @@ def test_the_same_load_passes_on_a_calm_and_on_a_noisy_machine(noisy: float) -> 
     drawn = np.random.default_rng(1)
     verdicts = [
         compare(seconds(drawn, 60, noisy=noisy), seconds(drawn, 60, noisy=noisy), n).unhurt
-        for n in range(6)
+        for n in range(20)
     ]
     assert all(verdicts)
 
