@@ -11,7 +11,8 @@ from metering.messages import Message
 from metering.usage import unreadable
 
 FUTURE_NS = 60 * 10**9
-"""As for usage: by so much may a host's clock be ahead of the broker's."""
+"""By so much may a host's clock be ahead of the broker's."""
+
 Event = TypeVar("Event", bound=BaseModel)
 
 

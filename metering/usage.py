@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, mo
 
 from metering.errors import UnreadableUsage
 
-# Strict: true, "1" and 1.0 are no counts, though pydantic would make some of them.
 MAX_COUNT = 2**53
+"""Each count, duration and sum over a batch is below it."""
 MAX_ROWS = 2**32
-"""Counts and rows are below."""
+"""The rows of a request are fewer."""
+
+# Strict: true, "1" and 1.0 are no counts, though pydantic would make some of them.
 NonNegative = Annotated[int, Field(ge=0, lt=MAX_COUNT, strict=True)]
 """Counts and durations; 2**53 ns are 104 days. Sums of a batch have the same bound (``SUMMED``)."""
 EpochNs = Annotated[int, Field(ge=0, lt=2**63, strict=True)]

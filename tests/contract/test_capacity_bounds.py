@@ -21,7 +21,6 @@ from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.queries import ClickHouseReader
 from sinks.clickhouse.schema import migrate
 from streams.reconciler.judging import Judging
-from tests.contract.conftest import ClickHouse
 
 pytestmark = pytest.mark.stack
 MakeBatch = Callable[..., UsageBatch]
@@ -53,12 +52,9 @@ def beat(time_ns: int = NOON_NS, sequence: int = 0, **changes: Any) -> CapacityH
 
 
 @pytest.fixture
-def target(clickhouse: ClickHouse) -> ClickHouseTarget:
-    found = ClickHouseTarget(
-        clickhouse.url, clickhouse.user, clickhouse.password, clickhouse.database
-    )
-    migrate(found)
-    return found
+def target(target: ClickHouseTarget) -> ClickHouseTarget:
+    migrate(target)
+    return target
 
 
 @pytest.fixture

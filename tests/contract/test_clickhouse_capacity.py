@@ -54,9 +54,7 @@ class Store:
 
 @pytest.fixture
 def store(clickhouse: ClickHouse) -> Iterator[Store]:
-    target = ClickHouseTarget(
-        clickhouse.url, clickhouse.user, clickhouse.password, clickhouse.database
-    )
+    target = clickhouse.target(clickhouse.database)
     migrate(target)
     found = Store(target, clickhouse)
     yield found

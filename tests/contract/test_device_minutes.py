@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from metering.capacity import CapacityHeartbeat, DeviceCapacity
 from sinks.clickhouse.capacity import CapacityReader, CapacityWriter
-from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.schema import migrate
 from tests.contract.conftest import ClickHouse
 
@@ -44,9 +43,7 @@ class Store:
 
 @pytest.fixture
 def store(clickhouse: ClickHouse) -> Iterator[Store]:
-    target = ClickHouseTarget(
-        clickhouse.url, clickhouse.user, clickhouse.password, clickhouse.database
-    )
+    target = clickhouse.target(clickhouse.database)
     migrate(target)
     found = Store(CapacityWriter(target), CapacityReader(target))
     yield found

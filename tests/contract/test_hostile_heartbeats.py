@@ -15,7 +15,6 @@ from sinks.clickhouse.capacity import CapacityReader, CapacityWriter
 from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.schema import migrate
 from streams.reconciler.judging import Judging
-from tests.contract.conftest import ClickHouse
 
 pytestmark = pytest.mark.stack
 
@@ -30,12 +29,9 @@ ODD = [
 
 
 @pytest.fixture
-def target(clickhouse: ClickHouse) -> ClickHouseTarget:
-    found = ClickHouseTarget(
-        clickhouse.url, clickhouse.user, clickhouse.password, clickhouse.database
-    )
-    migrate(found)
-    return found
+def target(target: ClickHouseTarget) -> ClickHouseTarget:
+    migrate(target)
+    return target
 
 
 def counters(model: str, version: str, count: int = 1) -> ModelCounters:

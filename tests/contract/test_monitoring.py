@@ -22,7 +22,6 @@ from metering.prices import parse_price_book
 from metering.pricing import price_batch
 from metering.usage import UsageBatch
 from metering.window_rows import WindowRows
-from sinks.clickhouse.connection import ClickHouseTarget
 from sinks.clickhouse.schema import migrate
 from sinks.clickhouse.writer import ClickHouseWriter
 from sinks.prometheus import (
@@ -275,9 +274,7 @@ def test_grafana_finds_its_sources_and_dashboards() -> None:
 @pytest.fixture
 def filled(clickhouse: ClickHouse, batch_of: Callable[..., UsageBatch]) -> ClickHouse:
     """The project's tables with one line, one window and one anomaly at noon."""
-    target = ClickHouseTarget(
-        clickhouse.url, clickhouse.user, clickhouse.password, clickhouse.database
-    )
+    target = clickhouse.target(clickhouse.database)
     migrate(target)
     book = parse_price_book(
         '[[gpu_hour]]\nid="x"\naccelerator="cpu"\nregion="*"\nusd_per_gpu_hour="1"\n'
